@@ -1,0 +1,1 @@
+"""Training of the networks; needs only torch, numpy, h5py, lightning and safetensors."""
