@@ -29,12 +29,11 @@ class Canvas:
     rows: int
     columns: int
 
-    def slices(self, factor: int = 1) -> tuple[slice, slice]:
-        """Index of the canvas in an array (..., rows, columns) that is `factor` times finer."""
-        return (
-            slice(self.row * factor, (self.row + self.rows) * factor),
-            slice(self.column * factor, (self.column + self.columns) * factor),
-        )
+    def crop(self, array: np.ndarray, factor: int = 1) -> np.ndarray:
+        """The canvas of an array (..., rows, columns) that is `factor` times finer; a view."""
+        rows = slice(self.row * factor, (self.row + self.rows) * factor)
+        columns = slice(self.column * factor, (self.column + self.columns) * factor)
+        return array[..., rows, columns]
 
 
 def signal_canvas(slices_lr: np.ndarray, factor: int, multiple: int = 8) -> Canvas:

@@ -1,7 +1,7 @@
 """How a low-resolution image arises from a high-resolution one, and back.
 
-A degradation acts on each axis by itself, so it is one matrix per axis: D = A_k (x) A_j (x) A_i. Factors are per axis and
-in (k, j, i) order here, as arrays are. `kspace` keeps the central 1/f of k-space and the intensity, and places the
+A degradation acts on each axis by itself, so it is one matrix per axis: D = A_k (x) A_j (x) A_i. Factors are per axis
+and in (k, j, i) order here, as arrays are. `kspace` keeps the central 1/f of k-space and the intensity, and places the
 coarse samples amid the voxels they replace (the half-voxel phase), so that nothing moves in space.
 """
 
@@ -46,7 +46,7 @@ def degradation_named(name: str) -> Degradation:
 
 @lru_cache(maxsize=64)
 def axis_matrix(name: str, size_hr: int, factor: int) -> np.ndarray:
-    """The matrix of a degradation along one axis, (size_hr / factor, size_hr), float64 (complex for kspace-official)."""
+    """The matrix of a degradation along one axis: (size_hr / factor, size_hr), float64; kspace-official is complex."""
     if size_hr % factor:
         raise ValueError(f"size {size_hr} is not a multiple of {factor}")
     if factor == 1:
@@ -62,7 +62,9 @@ def axis_matrix(name: str, size_hr: int, factor: int) -> np.ndarray:
     return matrix
 
 
-def degrade(array_kji: np.ndarray, factors_kji: FactorsKJI, name: str = "kspace", *, signed: bool = False) -> np.ndarray:
+def degrade(
+    array_kji: np.ndarray, factors_kji: FactorsKJI, name: str = "kspace", *, signed: bool = False
+) -> np.ndarray:
     """D(x): the low-resolution image of an array (K, J, I) whose shape is a multiple of the factors.
 
     Args:
@@ -119,7 +121,7 @@ def crop_to_multiple(volume: Volume, factors_kji: FactorsKJI) -> tuple[Volume, t
             f"{volume.name} has only {volume.grid.shape_ijk} voxels (i, j, k), fewer than the factors {factors_ijk}."
         )
     lost = tuple(n - m for n, m in zip(volume.grid.shape_ijk, shape, strict=True))
-    return (volume.cropped((0, 0, 0), shape) if any(lost) else volume), lost  # type: ignore[return-value]
+    return (volume.cropped((0, 0, 0), shape) if any(lost) else volume), lost  # type: ignore[arg-type, return-value]
 
 
 def degrade_volume(volume: Volume, factors_kji: FactorsKJI, name: str = "kspace", *, signed: bool = False) -> Volume:

@@ -20,6 +20,9 @@ _AXIS_LETTERS = (("L", "R"), ("P", "A"), ("I", "S"))
 PLANES = ("sagittal", "coronal", "axial")
 """The anatomical planes, in the order of the RAS axis that is normal to them."""
 
+SPACING_TIE = 1.1
+"""Spacings within this ratio do not tell which axis runs through the slices."""
+
 # How a radiologist's display runs through an image: (columns, rows, slices) as directions in RAS. Axial slices are
 # numbered feet to head, sagittal right to left, coronal front to back.
 _DISPLAY_AXES = {
@@ -135,15 +138,15 @@ def coarsen_grid(grid: Grid, factors_ijk: tuple[int, int, int], sampling: str = 
     Args:
         grid: its shape must be a multiple of the factors (`crop_to_multiple` first).
         factors_ijk: integer factors per axis.
-        sampling: "centred", a coarse voxel lies amid the voxels it joins (same box, inverse of `refine_grid`); "corner",
-            it lies on the first of them (an ordinary k-space crop; the box moves).
+        sampling: "centred", a coarse voxel lies amid the voxels it joins (same box, inverse of `refine_grid`);
+            "corner", it lies on the first of them (an ordinary k-space crop; the box moves).
     """
     if any(n % f for n, f in zip(grid.shape_ijk, factors_ijk, strict=True)):
         raise GeometryError(f"Shape {grid.shape_ijk} is not a multiple of {factors_ijk}; crop the image first.")
     factors = np.asarray(factors_ijk, dtype=np.float64)
     start = (factors - 1) / 2 if sampling == "centred" else np.zeros(3)
     shape = tuple(n // f for n, f in zip(grid.shape_ijk, factors_ijk, strict=True))
-    return Grid(shape, _rescaled(grid.ijk_to_ras, factors, start))
+    return Grid(shape, _rescaled(grid.ijk_to_ras, factors, start))  # type: ignore[arg-type]
 
 
 def crop_grid(grid: Grid, start_ijk: tuple[int, int, int], shape_ijk: tuple[int, int, int]) -> Grid:
@@ -158,9 +161,7 @@ def moved_grid(grid: Grid, ras_to_ras: np.ndarray) -> Grid:
 
 def same_space(a: Grid, b: Grid, tolerance_mm: float = 1e-3) -> bool:
     """Whether two grids of equal shape put every corner at the same place, to `tolerance_mm`."""
-    return a.shape_ijk == b.shape_ijk and bool(
-        np.abs(a.box_corners_ras() - b.box_corners_ras()).max() <= tolerance_mm
-    )
+    return a.shape_ijk == b.shape_ijk and bool(np.abs(a.box_corners_ras() - b.box_corners_ras()).max() <= tolerance_mm)
 
 
 def overlap_fraction(of: Grid, within: Grid, samples: int = 24) -> float:
@@ -172,8 +173,10 @@ def overlap_fraction(of: Grid, within: Grid, samples: int = 24) -> float:
     return float(inside.all(axis=-1).mean())
 
 
-def rigid_matrix(rotation_deg: tuple[float, float, float], translation_mm: np.ndarray, centre_ras: np.ndarray) -> np.ndarray:
-    """Rigid RAS-to-RAS transform (4, 4): turn by the angles about R, then A, then S through `centre_ras`, then shift."""
+def rigid_matrix(
+    rotation_deg: tuple[float, float, float], translation_mm: np.ndarray, centre_ras: np.ndarray
+) -> np.ndarray:
+    """Rigid RAS-to-RAS transform (4, 4): turn about R, then A, then S through `centre_ras`, then shift."""
     matrix = np.eye(4)
     for axis, angle in enumerate(np.deg2rad(rotation_deg)):
         turn = np.eye(4)
@@ -197,10 +200,10 @@ class AxisOrder:
         moved = array_kji.transpose([2 - self.axes_ijk[2 - n] for n in range(3)])
         return moved[tuple(slice(None, None, -1 if self.flips[2 - n] else 1) for n in range(3))]
 
-    def restore(self, array_kji: np.ndarray) -> np.ndarray:
-        """Undo `apply`; a view."""
-        straight = array_kji[tuple(slice(None, None, -1 if self.flips[2 - n] else 1) for n in range(3))]
-        return straight.transpose(np.argsort([2 - self.axes_ijk[2 - n] for n in range(3)]))
+    def inverse(self) -> AxisOrder:
+        """The order that undoes this one."""
+        axes = tuple(self.axes_ijk.index(axis) for axis in range(3))
+        return AxisOrder(axes, tuple(self.flips[axis] for axis in axes))  # type: ignore[arg-type]
 
     def apply_grid(self, grid: Grid) -> Grid:
         """The grid of an array that `apply` reordered: each voxel keeps its place in space."""
@@ -251,6 +254,28 @@ def plane_name(grid: Grid, slice_axis: int) -> str:
 def slice_axis_of_plane(grid: Grid, plane: str) -> int:
     """The storage axis (0 = i, 1 = j, 2 = k) that is normal to an anatomical plane."""
     return _nearest_ras_axes(grid.directions).index(PLANES.index(plane))
+
+
+def slice_axis(grid: Grid, plane: str = "auto", tie_plane: str = "axial") -> int:
+    """The storage axis (0 = i, 1 = j, 2 = k) along which slices are stacked: the coarsest, or normal to a plane.
+
+    Args:
+        grid: of the volume.
+        plane: "auto" or an anatomical plane.
+        tie_plane: what to take when spacings are within 10 % of each other.
+    """
+    if plane != "auto":
+        if plane not in PLANES:
+            raise GeometryError(f"Unknown plane '{plane}'; known are auto, {', '.join(PLANES)}.")
+        return slice_axis_of_plane(grid, plane)
+    single = [axis for axis, n in enumerate(grid.shape_ijk) if n == 1]
+    if len(single) == 1:
+        return single[0]
+    spacing = grid.spacing_ijk_mm
+    coarsest = int(np.argmax(spacing))
+    if spacing[coarsest] > SPACING_TIE * np.delete(spacing, coarsest).max():
+        return coarsest
+    return slice_axis_of_plane(grid, tie_plane)
 
 
 def _nearest_ras_axes(directions: np.ndarray) -> tuple[int, int, int]:

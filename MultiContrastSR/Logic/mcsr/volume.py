@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from .errors import InputError
-from .geometry import AxisOrder, Grid, crop_grid
+from .errors import GeometryError, InputError
+from .geometry import AxisOrder, Grid, crop_grid, moved_grid, same_space
 
 MAX_REPLACED_FRACTION = 0.01
 """NaN and infinite voxels up to this fraction are replaced by 0 and reported; more is refused."""
@@ -75,20 +75,39 @@ class Volume:
         """Other voxels on another grid, with this volume's name and facts."""
         if array_kji.shape != grid.shape_kji:
             raise ValueError(f"shape {array_kji.shape} does not fit the grid {grid.shape_kji}")
-        return replace(
-            self, array_kji=array_kji, ijk_to_ras=grid.ijk_to_ras, name=name or self.name, replaced_voxels=0
-        )
+        return replace(self, array_kji=array_kji, ijk_to_ras=grid.ijk_to_ras, name=name or self.name, replaced_voxels=0)
 
     def reordered(self, order: AxisOrder) -> Volume:
         """The same voxels at the same places, in another storage order."""
-        return replace(
-            self, array_kji=order.apply(self.array_kji), ijk_to_ras=order.apply_grid(self.grid).ijk_to_ras
-        )
+        return replace(self, array_kji=order.apply(self.array_kji), ijk_to_ras=order.apply_grid(self.grid).ijk_to_ras)
+
+    def moved(self, ras_to_ras: np.ndarray) -> Volume:
+        """The same voxels carried through space by a (4, 4) transform in RAS mm."""
+        return replace(self, ijk_to_ras=moved_grid(self.grid, ras_to_ras).ijk_to_ras)
 
     def cropped(self, start_ijk: tuple[int, int, int], shape_ijk: tuple[int, int, int]) -> Volume:
         """The sub-box that starts at voxel `start_ijk`; it must lie inside."""
         (i, j, k), (ni, nj, nk) = start_ijk, shape_ijk
-        if min(start_ijk) < 0 or any(s + n > full for s, n, full in zip(start_ijk, shape_ijk, self.grid.shape_ijk, strict=True)):
+        stops = (i + ni, j + nj, k + nk)
+        if min(start_ijk) < 0 or any(stop > n for stop, n in zip(stops, self.grid.shape_ijk, strict=True)):
             raise ValueError(f"crop {start_ijk} + {shape_ijk} leaves the grid {self.grid.shape_ijk}")
         array = self.array_kji[k : k + nk, j : j + nj, i : i + ni]
         return self.on_grid(array, crop_grid(self.grid, start_ijk, shape_ijk))
+
+
+def crop_to_grid(volume: Volume, grid: Grid, what: str) -> Volume:
+    """The part of a volume that lies on `grid`, whose voxels must be voxels of the volume.
+
+    Raises:
+        GeometryError: when the grids do not coincide.
+    """
+    start = tuple(int(n) for n in np.rint(volume.grid.to_ijk(grid.to_ras((0, 0, 0)))))
+    stop = tuple(s + n for s, n in zip(start, grid.shape_ijk, strict=True))
+    inside = min(start) >= 0 and all(s <= n for s, n in zip(stop, volume.grid.shape_ijk, strict=True))
+    tolerance = 0.05 * float(grid.spacing_ijk_mm.min())
+    if not inside or not same_space(crop_grid(volume.grid, start, grid.shape_ijk), grid, tolerance):  # type: ignore[arg-type]
+        raise GeometryError(
+            f"{what} {volume.name} is not on the result's grid (shape {grid.shape_ijk}, spacing "
+            f"{np.round(grid.spacing_ijk_mm, 3).tolist()} mm); give the volume that the target was simulated from."
+        )
+    return volume.cropped(start, grid.shape_ijk)  # type: ignore[arg-type]

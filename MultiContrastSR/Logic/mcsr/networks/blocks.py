@@ -57,7 +57,8 @@ def upsample_slices(slices: Tensor, factor: int, mode: str) -> Tensor:
     if mode == "nearest":
         return F.interpolate(slices, scale_factor=factor, mode="nearest")
     if mode in UPSAMPLINGS:
-        return F.interpolate(slices, scale_factor=factor, mode=mode, align_corners=False)
+        # With antialias the cubic kernel is Keys' (a = -0.5), which keeps ramps straight; without, a = -0.75.
+        return F.interpolate(slices, scale_factor=factor, mode=mode, align_corners=False, antialias=mode == "bicubic")
     raise ValueError(f"unknown upsampling '{mode}'; known are {', '.join(UPSAMPLINGS)}")
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -155,14 +155,14 @@ class DCAMSR(Network):
         return SROutput(sr[..., :height, :width], maps or {})
 
     def _transformers(self) -> list[DCAT]:
-        return [self.trans_lv1[0], self.trans_lv2[0], self.trans_lv3[0]]  # type: ignore[union-attr, list-item, index]
+        return [self.trans_lv1[0], self.trans_lv2[0], self.trans_lv3[0]]  # type: ignore[list-item, index]
 
     def _padded(self, height: int, width: int) -> tuple[int, int]:
         size = self.native_size
         if size is None:
             return round_up(height, self.multiple), round_up(width, self.multiple)
         if max(height, width) > size:
-            raise ValueError(f"slices of {height}x{width} exceed the {size}x{size} these weights are built for; tile them")
+            raise ValueError(f"slices of {height}x{width} exceed the {size}x{size} of these weights; tile them")
         return size, size
 
 
@@ -244,7 +244,9 @@ class DualCrossAttention(nn.Module):
             self.E(self._pooled(self._split(spatial_values), shape)),
         )
 
-    def forward(self, target: Tensor, reference: AttendedReference, maps: dict[str, Tensor] | None, name: str) -> Tensor:
+    def forward(
+        self, target: Tensor, reference: AttendedReference, maps: dict[str, Tensor] | None, name: str
+    ) -> Tensor:
         """Normed target tokens (B, N, C) -> (B, N, C)."""
         batch, count, width = target.shape
         queries = F.normalize(self._split(self.q(target)).float(), dim=-1)

@@ -67,11 +67,10 @@ def read_sample(pair: Pair, index: int, scale: int, degradation: str) -> Sample:
         hr = _whole_multiple(file[pair.target][index][None], scale)
         reference = _whole_multiple(file[pair.reference][index][None], scale)
     lr = degrade(hr, (1, scale, scale), degradation) / pair.target_scale
-    box_lr, box_hr = pair.canvas.slices(), pair.canvas.slices(scale)
     return Sample(
-        lr[(slice(None), *box_lr)],
-        (hr / pair.target_scale)[(slice(None), *box_hr)],
-        (reference / pair.reference_scale)[(slice(None), *box_hr)],
+        pair.canvas.crop(lr),
+        pair.canvas.crop(hr / pair.target_scale, scale),
+        pair.canvas.crop(reference / pair.reference_scale, scale),
     )
 
 
@@ -173,5 +172,5 @@ def _fit(image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         size = min(have, want)
         here.append(slice((have - size) // 2, (have - size) // 2 + size))
         there.append(slice((want - size) // 2, (want - size) // 2 + size))
-    result[(slice(None), *there)] = image[(slice(None), *here)]
+    result[:, there[0], there[1]] = image[:, here[0], here[1]]
     return result

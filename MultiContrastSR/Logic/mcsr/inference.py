@@ -1,0 +1,213 @@
+"""Slices through a network: canvas, batches, tiles, devices, precision, memory, cancel.
+
+All arrays are in display orientation: low resolution (K, h, w), high resolution (K, H, W), scaled to about 0..1.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from .canvas import Canvas, rim_weight
+from .degradation import upsample
+from .errors import DeviceError
+from .networks import Network
+
+logger = logging.getLogger(__name__)
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+TILE_OVERLAP_HR = 32
+SMALLEST_TILE_HR = 128
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How slices are run; the same plan gives the same bits.
+
+    Args:
+        device: torch device.
+        precision: fp32 (no TF32), bf16 or fp16.
+        batch: slices at a time.
+        tile: side of square tiles in high-resolution pixels; None runs the canvas as a whole.
+        threads: CPU threads.
+        canvas: what the network sees of each slice.
+    """
+
+    device: str
+    precision: str
+    batch: int
+    tile: int | None
+    threads: int
+    canvas: Canvas
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the report."""
+        return asdict(self)
+
+
+def choose_device(device: str = "auto") -> str:
+    """A device that works: "auto" tries CUDA, then the CPU; a named one is tested with a small operation.
+
+    Raises:
+        DeviceError: when the named device is unknown or does not work.
+    """
+    if device not in DEVICES:
+        raise DeviceError(f"Unknown device '{device}'; known are {', '.join(DEVICES)}.")
+    if device == "cpu":
+        return device
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() and _works("cuda") else "cpu"
+    if not _works(device):
+        raise DeviceError(
+            f"The device '{device}' cannot be used by this PyTorch ({torch.__version__}); use --device cpu."
+        )
+    return device
+
+
+def make_plan(network: Network, canvas: Canvas, device: str, precision: str) -> Plan:
+    """The plan for a network on a device with its defaults; small batches, since slices are large already."""
+    if precision not in PRECISIONS:
+        raise DeviceError(f"Unknown precision '{precision}'; known are {', '.join(PRECISIONS)}.")
+    device = choose_device(device)
+    if precision == "auto":
+        precision = "fp32"
+    if precision == "fp16" and device == "cpu":
+        raise DeviceError("fp16 is for GPUs; use --precision bf16 or fp32 on the CPU.")
+    tile = network.native_size
+    if tile is not None and max(canvas.rows, canvas.columns) * network.config.scale <= tile:
+        tile = None
+    return Plan(device, precision, 1 if device == "cpu" else 8, tile, torch.get_num_threads(), canvas)
+
+
+def enhance_slices(
+    network: Network,
+    target_lr: np.ndarray,
+    reference: np.ndarray,
+    plan: Plan,
+    *,
+    seed: int = 0,
+    update: Callable[[float], None] = lambda fraction: None,
+) -> tuple[np.ndarray, Plan]:
+    """Super-resolve all slices on the plan's canvas; outside it the result is the sinc interpolation.
+
+    Args:
+        network: with weights, in eval mode.
+        target_lr: (K, h, w), reference (K, H, W), both float32, about 0..1.
+        reference: see above.
+        plan: where memory runs out, smaller batches, then tiles are tried.
+        seed: of networks that sample.
+        update: receives the fraction done between batches; may raise `Cancelled`.
+
+    Returns:
+        The result (K, H, W) float32, and the plan that worked.
+    """
+    scale = network.config.scale
+    result = upsample(target_lr, (1, scale, scale))
+    weight = rim_weight(plan.canvas, scale, result.shape[1:])
+    inside = plan.canvas.crop(result, scale)  # a view: writing to it writes the result
+    lr, ref = plan.canvas.crop(target_lr), plan.canvas.crop(reference, scale)
+    network = network.to(plan.device)
+    generator = torch.Generator(plan.device).manual_seed(seed)
+    start = 0
+    with _numerics(plan), torch.inference_mode():
+        while start < len(lr):
+            update(start / len(lr))
+            chosen = slice(start, start + plan.batch)
+            try:
+                sr = _run_batch(network, lr[chosen], ref[chosen], plan, generator)
+            except RuntimeError as error:
+                if not _is_out_of_memory(error):
+                    raise
+                plan = _smaller(plan, scale)
+                continue
+            inside[chosen] += weight * (sr - inside[chosen])
+            start += plan.batch
+    return result, plan
+
+
+def tile_starts(size: int, tile: int, overlap: int) -> list[int]:
+    """Starts of tiles that cover 0..size with at least `overlap` between neighbours, evenly spread."""
+    if size <= tile:
+        return [0]
+    count = -(-(size - overlap) // (tile - overlap))
+    return [round(n * (size - tile) / (count - 1)) for n in range(count)]
+
+
+def _run_batch(
+    network: Network, lr: np.ndarray, reference: np.ndarray, plan: Plan, generator: torch.Generator
+) -> np.ndarray:
+    """One batch (B, h, w), (B, H, W) -> (B, H, W), whole or in blended tiles."""
+    scale = network.config.scale
+    if plan.tile is None:
+        return _forward(network, lr, reference, plan, generator)
+    tile_lr, overlap_lr = max(1, plan.tile // scale), TILE_OVERLAP_HR // scale
+    total = np.zeros(reference.shape, dtype=np.float32)
+    weights = np.zeros(reference.shape[1:], dtype=np.float32)
+    for row in tile_starts(lr.shape[1], tile_lr, overlap_lr):
+        for column in tile_starts(lr.shape[2], tile_lr, overlap_lr):
+            tile = Canvas(row, column, min(tile_lr, lr.shape[1]), min(tile_lr, lr.shape[2]))
+            sr = _forward(network, tile.crop(lr), tile.crop(reference, scale), plan, generator)
+            # Never 0: at the image's own corner a tile is alone.
+            importance = rim_weight(tile, scale, reference.shape[1:]) + 1e-3
+            tile.crop(total, scale)[...] += importance * sr
+            tile.crop(weights, scale)[...] += importance
+    return total / weights
+
+
+def _forward(
+    network: Network, lr: np.ndarray, reference: np.ndarray, plan: Plan, generator: torch.Generator
+) -> np.ndarray:
+    target, ref = (
+        torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))[:, None].to(plan.device)
+        for array in (lr, reference)
+    )
+    return network(target, ref, generator=generator).sr[:, 0].float().cpu().numpy()
+
+
+@contextlib.contextmanager
+def _numerics(plan: Plan) -> Iterator[None]:
+    """fp32 means fp32: no TF32; half precisions run under autocast."""
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    try:
+        dtype = _AUTOCAST.get(plan.precision)
+        with torch.autocast(plan.device, dtype=dtype) if dtype else contextlib.nullcontext():
+            yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
+def _works(device: str) -> bool:
+    # is_available() is not enough: a wheel that does not fit the driver fails at the first kernel.
+    try:
+        return bool(torch.ones(2, device=device).sum().item() == 2)
+    except (RuntimeError, AssertionError) as error:
+        logger.info("device %s does not work: %s", device, error)
+        return False
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.cuda.OutOfMemoryError) or "memory" in str(error).lower()
+
+
+def _smaller(plan: Plan, scale: int) -> Plan:
+    """The next plan to try after memory ran out."""
+    if plan.device == "cuda":
+        torch.cuda.empty_cache()
+    if plan.batch > 1:
+        return replace(plan, batch=plan.batch // 2)
+    side = plan.tile or max(plan.canvas.rows, plan.canvas.columns) * scale
+    if side <= SMALLEST_TILE_HR:
+        raise DeviceError(
+            f"Not enough memory on {plan.device} for tiles of {side} pixels; close other programs or use --device cpu."
+        )
+    logger.warning("memory ran out; tiles of about %d pixels are used", side // 2)
+    return replace(plan, tile=max(SMALLEST_TILE_HR, side // 2))

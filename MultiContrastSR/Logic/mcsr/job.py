@@ -1,0 +1,119 @@
+"""What a job is made of: the user's settings, what its steps share, and its result."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from . import __version__
+from .degradation import FactorsKJI
+from .geometry import AxisOrder, Grid, refine_grid
+from .inference import Plan
+from .metrics import Scores
+from .networks import Network
+from .registration import Registration
+from .volume import Volume
+from .weights import Weights
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the user chose; the names are those of the command line's options."""
+
+    model: str = "dcamsr-s"
+    scale: int = 4
+    weights: Path | None = None
+    plane: str = "auto"
+    registration: str = "rigid"
+    device: str = "auto"
+    precision: str = "auto"
+    consistency: bool = True
+    seed: int = 0
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a job gives; all volumes lie on the result's grid, in the target's storage order.
+
+    Args:
+        sr: the enhanced target.
+        interpolated: the target by sinc interpolation, the baseline.
+        residual: sr - interpolated, intensity units of the target.
+        reference: the reference, registered and resampled.
+        truth: the ground truth cropped to the grid, where one was given.
+        scores: of "result" and "interpolated" against the truth, where one was given.
+        provenance: everything needed to repeat the job, json-serialisable.
+        warnings: sentences for the user.
+    """
+
+    sr: Volume
+    interpolated: Volume
+    residual: Volume
+    reference: Volume
+    truth: Volume | None
+    scores: Mapping[str, Scores]
+    provenance: Mapping[str, Any]
+    warnings: tuple[str, ...]
+
+
+@dataclass
+class Job:
+    """What the steps of `enhance` share and find out.
+
+    Args:
+        settings: of the user.
+        target: in display orientation.
+        reference: in display orientation.
+        order: from the target's storage order to display orientation.
+        factors_kji: from the target's grid to the result's.
+        network: with weights.
+        card: what the weights say of themselves.
+        weights: None for baselines.
+    """
+
+    settings: Settings
+    target: Volume
+    reference: Volume
+    order: AxisOrder
+    factors_kji: FactorsKJI
+    network: Network
+    card: Mapping[str, Any]
+    weights: Weights | None
+    registration: Registration | None = None
+    plan: Plan | None = None
+    consistency: dict[str, Any] = field(default_factory=lambda: {"applied": False})
+    scores: dict[str, Scores] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def hr_grid(self) -> Grid:
+        """The result's grid, in display orientation."""
+        return refine_grid(self.target.grid, self.factors_kji[::-1])
+
+    def provenance(self) -> dict[str, Any]:
+        """Everything needed to repeat the job, json-serialisable; names as the user gave them, no other patient data."""
+        settings = {**asdict(self.settings), "weights": self.settings.weights and self.settings.weights.name}
+        return {
+            "software": f"MultiContrastSR {__version__}",
+            "notice": "Research use only.",
+            "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "inputs": {"target": self.target.name, "reference": self.reference.name},
+            "settings": settings,
+            "weights_sha256": self.weights.sha256 if self.weights else None,
+            "plan": self.plan and asdict(self.plan),
+            "registration": self.registration and self.registration.as_dict(),
+            "consistency": self.consistency,
+            "scores": {method: asdict(score) for method, score in self.scores.items()},
+            "seconds": self.seconds,
+            "warnings": list(self.warnings),
+            "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
+        }

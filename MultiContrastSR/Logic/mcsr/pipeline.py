@@ -1,0 +1,273 @@
+"""The story of one job, top to bottom: `enhance` and `simulate`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from .canvas import Canvas, signal_canvas
+from .checks import check_pair, check_scalar_mri
+from .consistency import acquired_band, enforce_consistency
+from .degradation import (
+    FactorsKJI,
+    add_noise,
+    crop_to_multiple,
+    degradation_named,
+    degrade_volume,
+    upsample,
+)
+from .errors import InputError
+from .geometry import (
+    display_order,
+    plane_name,
+    slice_axis,
+    slice_axis_of_plane,
+)
+from .inference import enhance_slices, make_plan
+from .intensity import intensity_scale
+from .job import Job, Result, Settings
+from .metrics import compare
+from .networks import Network, create_network, network_class
+from .progress import CancelQuery, JobProgress, ProgressCallback, never_cancelled, no_progress
+from .registration import Registration, register_rigid
+from .resampling import coverage, resample
+from .volume import Volume, crop_to_grid
+from .weights import Weights, find_weights
+
+SCALES = (2, 3, 4)
+BASELINE_CARD: Mapping[str, Any] = {"degradation": "kspace", "plane": "axial"}
+_STAGES = {"Registering": 3.0, "Resampling the reference": 1.0, "Enhancing": 12.0, "Checking consistency": 1.5}
+_COVERED_SLICE = 0.05
+
+
+def enhance(
+    target: Volume,
+    reference: Volume,
+    settings: Settings | None = None,
+    *,
+    ground_truth: Volume | None = None,
+    progress: ProgressCallback = no_progress,
+    cancelled: CancelQuery = never_cancelled,
+) -> Result:
+    """Super-resolve a target contrast with the help of a reference contrast of the same patient.
+
+    Args:
+        target: low-resolution volume, any orientation.
+        reference: finer volume of another contrast, on any grid, overlapping in space.
+        settings: see `Settings`.
+        ground_truth: the original high-resolution target, on the result's grid (a larger box is cropped).
+        progress: receives events.
+        cancelled: asked between steps.
+
+    Raises:
+        InputError, WeightsError, DeviceError, Cancelled: each with one sentence on what to do.
+    """
+    settings = settings or Settings()
+    report = JobProgress(progress, cancelled, _STAGES)
+    job = _prepare(target, reference, settings)
+    truth = _display_truth(ground_truth, job)
+    canvas = _canvas(job)
+    # Made before anything slow, so that an unusable device or precision is said at once.
+    plan = make_plan(job.network, canvas, settings.device, settings.precision)
+
+    with report.stage("Registering"):
+        job.registration = _register(job, report)
+    with report.stage("Resampling the reference"):
+        interpolated = upsample(job.target.array_kji, job.factors_kji)
+        target_scale = np.float32(intensity_scale(job.target.array_kji, target.name))
+        moved = job.reference.moved(job.registration.reference_to_target)
+        reference_hr = resample(moved, job.hr_grid)
+        reference_slices = _reference_slices(job, moved, reference_hr, interpolated / target_scale)
+    with report.stage("Enhancing"):
+        scaled, job.plan = enhance_slices(
+            job.network,
+            job.target.array_kji / target_scale,
+            reference_slices,
+            plan,
+            seed=settings.seed,
+            update=report.update,
+        )
+    with report.stage("Checking consistency"):
+        sr = _clipped(job, _consistent(job, scaled * target_scale))
+        interpolated = _clipped(job, interpolated)
+    job.seconds = report.seconds
+    return _result(job, sr, interpolated, reference_hr, truth)
+
+
+def simulate(
+    volume: Volume,
+    scale: int,
+    *,
+    degradation: str = "kspace",
+    noise: float = 0.0,
+    signed: bool = False,
+    plane: str = "auto",
+    seed: int = 0,
+) -> tuple[Volume, tuple[int, int, int]]:
+    """Make the low-resolution volume that a coarser acquisition of `volume` would have given.
+
+    Args:
+        volume: high-resolution volume.
+        scale: in-plane factor, 2, 3 or 4.
+        degradation: see `degradation.DEGRADATIONS`.
+        noise: standard deviation of Rician noise (Gaussian with `signed`) as a fraction of the intensity scale.
+        signed: keep negative values instead of the magnitude.
+        plane: "auto" or an anatomical plane.
+        seed: of the noise.
+
+    Returns:
+        The volume, with the storage order and type of the input, and the voxels lost per axis (i, j, k) of the display
+        orientation because a size was no multiple of the scale.
+    """
+    _check_scale(scale)
+    spec = degradation_named(degradation)
+    check_scalar_mri(volume)
+    order = display_order(volume.grid, slice_axis(volume.grid, plane))
+    factors: FactorsKJI = (1, scale, scale)
+    cropped, lost = crop_to_multiple(volume.reordered(order), factors)
+    low = degrade_volume(cropped, factors, spec.name, signed=signed)
+    if noise > 0:
+        sigma = noise * intensity_scale(low.array_kji, volume.name)
+        kind = "gaussian" if signed else "rician"
+        low = low.with_array(add_noise(low.array_kji, sigma, kind=kind, seed=seed))
+    return replace(low.reordered(order.inverse()), name=f"{volume.name}_x{scale}"), lost
+
+
+def _prepare(target: Volume, reference: Volume, settings: Settings) -> Job:
+    """Steps 1 and 2: check the inputs, choose weights, plane and scale."""
+    _check_scale(settings.scale)
+    if settings.registration not in ("rigid", "none"):
+        raise InputError(f"Unknown registration '{settings.registration}'; known are rigid, none.")
+    network, card, weights = _load(settings)
+    warnings = [*check_scalar_mri(target), *check_scalar_mri(reference)]
+    axis = slice_axis(target.grid, settings.plane, card["plane"])
+    order = display_order(target.grid, axis)
+    reference_order = display_order(reference.grid, slice_axis(reference.grid))
+    job = Job(
+        settings,
+        target.reordered(order),
+        reference.reordered(reference_order),
+        order,
+        (1, settings.scale, settings.scale),
+        network,
+        card,
+        weights,
+        warnings,
+    )
+    job.warnings += check_pair(job.target, job.reference, settings.scale, force=settings.force)
+    plane = plane_name(target.grid, axis)
+    if plane != card["plane"] and network.uses_reference:
+        job.warnings.append(f"These weights were trained on {card['plane']} slices; yours are {plane}: look closely.")
+    if "spacing_mm" in card:
+        low, high = card["spacing_mm"]
+        spacing = float(job.hr_grid.spacing_ijk_mm[:2].max())
+        if not 0.8 * low <= spacing <= 1.25 * high:
+            job.warnings.append(
+                f"The result's pixels are {spacing:.2f} mm; these weights saw {low:.2f} to {high:.2f} mm: look closely."
+            )
+    return job
+
+
+def _load(settings: Settings) -> tuple[Network, Mapping[str, Any], Weights | None]:
+    if not network_class(settings.model).uses_reference:
+        return create_network(settings.model, scale=settings.scale).eval(), BASELINE_CARD, None
+    weights = find_weights(settings.model, settings.scale, settings.weights)
+    return weights.build(), weights.metadata, weights
+
+
+def _check_scale(scale: int) -> None:
+    if scale not in SCALES:
+        raise InputError(f"Scale {scale} is not offered; choose {', '.join(map(str, SCALES))}.")
+
+
+def _canvas(job: Job) -> Canvas:
+    slices = job.target.array_kji
+    if job.network.uses_reference:
+        return signal_canvas(slices, job.factors_kji[1], job.network.multiple)
+    return Canvas(0, 0, *slices.shape[1:])
+
+
+def _register(job: Job, report: JobProgress) -> Registration:
+    if job.settings.registration == "none" or not job.network.uses_reference:
+        return Registration(np.eye(4), False, float("nan"), float("nan"), "Registration was skipped.")
+    return register_rigid(
+        job.target, job.reference, seed=job.settings.seed, progress=report.update, cancelled=report.cancelled
+    )
+
+
+def _reference_slices(job: Job, moved: Volume, on_hr: Volume, target_up: np.ndarray) -> np.ndarray:
+    """The reference as the network sees it, scaled; slices it does not cover take the target as their own."""
+    if not job.network.uses_reference:
+        return on_hr.array_kji
+    slices = on_hr.array_kji / np.float32(intensity_scale(on_hr.array_kji, job.reference.name))
+    bare = coverage(moved.grid, job.hr_grid).mean(axis=(1, 2)) < _COVERED_SLICE
+    if bare.any():
+        job.warnings.append(
+            f"The reference does not reach {int(bare.sum())} of {len(bare)} slices; there the target helps itself."
+        )
+        slices = np.where(bare[:, None, None], target_up, slices)
+    return slices
+
+
+def _consistent(job: Job, sr: np.ndarray) -> np.ndarray:
+    """Step 6: make the result agree with what was acquired."""
+    if not (job.settings.consistency and job.network.uses_reference):
+        return sr
+    degradation = degradation_named(job.card["degradation"])
+    if not degradation.linear:
+        job.warnings.append(f"Data consistency is off: '{degradation.name}' of these weights is not linear.")
+        return sr
+    band = acquired_band(job.target.array_kji)
+    fixed = enforce_consistency(sr, job.target.array_kji, job.factors_kji, degradation.name, band)
+    job.consistency = {
+        "applied": True,
+        "acquired_band_rows_columns": [round(b, 3) for b in band],
+        "error_before_percent_rms": round(100 * fixed.error_before, 4),
+        "error_after_percent_max": round(100 * fixed.error_after, 6),
+    }
+    if min(band) < 1:
+        job.warnings.append(
+            f"The target is zero-filled: only {100 * band[0]:.0f} % (rows) and {100 * band[1]:.0f} % (columns) "
+            "of its band were acquired."
+        )
+    return fixed.array_kji
+
+
+def _clipped(job: Job, array: np.ndarray) -> np.ndarray:
+    return np.maximum(array, 0) if job.target.array_kji.min() >= 0 else array
+
+
+def _display_truth(truth: Volume | None, job: Job) -> Volume | None:
+    """The ground truth on the result's grid, in display orientation, whatever its own storage order."""
+    if truth is None:
+        return None
+    check_scalar_mri(truth)
+    axis = slice_axis_of_plane(truth.grid, plane_name(job.target.grid, 2))
+    return crop_to_grid(truth.reordered(display_order(truth.grid, axis)), job.hr_grid, "The ground truth")
+
+
+def _result(job: Job, sr: np.ndarray, interpolated: np.ndarray, reference: Volume, truth: Volume | None) -> Result:
+    """Steps 7 and 9: scores, then back to the target's storage order and type."""
+    if truth is not None:
+        scale = intensity_scale(truth.array_kji, truth.name)
+        for method, array in (("result", sr), ("interpolated", interpolated)):
+            job.scores[method] = compare(array, truth.array_kji, scale)
+    back = job.order.inverse()
+    name, scale_name = job.target.name, f"x{job.factors_kji[1]}"
+
+    def stored(array: np.ndarray, name: str, dtype: str = "float32") -> Volume:
+        return replace(job.target.on_grid(array, job.hr_grid, name=name).reordered(back), source_dtype=dtype)
+
+    return Result(
+        sr=stored(sr, f"{name} SR{scale_name}", job.target.source_dtype),
+        interpolated=stored(interpolated, f"{name} sinc {scale_name}", job.target.source_dtype),
+        residual=stored(sr - interpolated, f"{name} residual"),
+        reference=stored(reference.array_kji, f"{job.reference.name} on the result's grid"),
+        truth=truth and truth.reordered(back),
+        scores=job.scores,
+        provenance=job.provenance(),
+        warnings=tuple(job.warnings),
+    )
