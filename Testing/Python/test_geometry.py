@@ -83,6 +83,7 @@ def test_display_orientation_of_each_plane(plane: str, codes: str) -> None:
 def test_slice_axis_is_the_coarsest_a_tie_takes_the_plane_and_one_slice_is_the_slice() -> None:
     assert slice_axis(oblique_grid(spacing_mm=(3.0, 0.5, 0.5))) == 0
     assert slice_axis(oblique_grid(spacing_mm=(1.0, 1.0, 1.05))) == 2
+    assert slice_axis(oblique_grid(spacing_mm=(4.0, 1.0, 4.0))) == 1
     assert slice_axis(oblique_grid(spacing_mm=(1.0, 1.0, 1.05)), tie_plane="coronal") == 1
     assert slice_axis(oblique_grid((1, 20, 20), (1.0, 1.0, 3.0))) == 0
     assert slice_axis(oblique_grid(spacing_mm=(3.0, 0.5, 0.5)), "axial") == 2

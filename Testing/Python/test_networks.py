@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from mcsr.errors import InputError
-from mcsr.networks import Network, create_network, network_names
-from mcsr.networks._registry import network_class
+from mcsr.networks import Network, create_network, network_class, network_names
 
 LEARNED = [name for name in network_names() if network_class(name).uses_reference]
 # Dense projections are built for one size; a small one keeps the tests quick.

@@ -257,12 +257,14 @@ def slice_axis_of_plane(grid: Grid, plane: str) -> int:
 
 
 def slice_axis(grid: Grid, plane: str = "auto", tie_plane: str = "axial") -> int:
-    """The storage axis (0 = i, 1 = j, 2 = k) along which slices are stacked: the coarsest, or normal to a plane.
+    """The storage axis (0 = i, 1 = j, 2 = k) along which slices are stacked, from the spacing or normal to a plane.
+
+    It is the coarsest axis; where the two coarsest tie, the third (a thin-slice volume of coarse square pixels).
 
     Args:
         grid: of the volume.
         plane: "auto" or an anatomical plane.
-        tie_plane: what to take when spacings are within 10 % of each other.
+        tie_plane: what to take when all spacings are within 10 % of each other.
     """
     if plane != "auto":
         if plane not in PLANES:
@@ -272,9 +274,11 @@ def slice_axis(grid: Grid, plane: str = "auto", tie_plane: str = "axial") -> int
     if len(single) == 1:
         return single[0]
     spacing = grid.spacing_ijk_mm
-    coarsest = int(np.argmax(spacing))
-    if spacing[coarsest] > SPACING_TIE * np.delete(spacing, coarsest).max():
+    finest, middle, coarsest = (int(axis) for axis in np.argsort(spacing, kind="stable"))
+    if spacing[coarsest] > SPACING_TIE * spacing[middle]:
         return coarsest
+    if spacing[middle] > SPACING_TIE * spacing[finest]:
+        return finest
     return slice_axis_of_plane(grid, tie_plane)
 
 

@@ -100,7 +100,7 @@ class Job:
         return refine_grid(self.target.grid, self.factors_kji[::-1])
 
     def provenance(self) -> dict[str, Any]:
-        """Everything needed to repeat the job, json-serialisable; names as the user gave them, no other patient data."""
+        """Everything needed to repeat the job, json-serialisable; of the patient only the names the user gave."""
         settings = {**asdict(self.settings), "weights": self.settings.weights and self.settings.weights.name}
         return {
             "software": f"MultiContrastSR {__version__}",
@@ -110,10 +110,22 @@ class Job:
             "settings": settings,
             "weights_sha256": self.weights.sha256 if self.weights else None,
             "plan": self.plan and asdict(self.plan),
-            "registration": self.registration and self.registration.as_dict(),
+            "registration": self.registration and _registration_record(self.registration),
             "consistency": self.consistency,
             "scores": {method: asdict(score) for method, score in self.scores.items()},
             "seconds": self.seconds,
             "warnings": list(self.warnings),
             "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
         }
+
+
+def _registration_record(registration: Registration) -> dict[str, Any]:
+    before, after = registration.correlation_before, registration.correlation_after
+    return {
+        "accepted": registration.accepted,
+        "reference_to_target_ras": registration.reference_to_target.tolist(),
+        # A skipped registration has none, and json has no NaN.
+        "gradient_correlation_before": before if np.isfinite(before) else None,
+        "gradient_correlation_after": after if np.isfinite(after) else None,
+        "message": registration.message,
+    }

@@ -63,7 +63,7 @@ def ssim(result: np.ndarray, truth: np.ndarray, data_range: float = 1.0) -> floa
 
     7x7 uniform window, sample covariance, windows that leave the image left out: scikit-image's defaults.
     """
-    x, y = (torch.from_numpy(np.ascontiguousarray(a, dtype=np.float64))[None, None] for a in (result, truth))
+    x, y = (torch.from_numpy(np.array(a, dtype=np.float64))[None, None] for a in (result, truth))
     pixels = SSIM_WINDOW**2
 
     def mean(image: torch.Tensor) -> torch.Tensor:

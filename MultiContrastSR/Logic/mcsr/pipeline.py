@@ -147,15 +147,15 @@ def _prepare(target: Volume, reference: Volume, settings: Settings) -> Job:
     order = display_order(target.grid, axis)
     reference_order = display_order(reference.grid, slice_axis(reference.grid))
     job = Job(
-        settings,
-        target.reordered(order),
-        reference.reordered(reference_order),
-        order,
-        (1, settings.scale, settings.scale),
-        network,
-        card,
-        weights,
-        warnings,
+        settings=settings,
+        target=target.reordered(order),
+        reference=reference.reordered(reference_order),
+        order=order,
+        factors_kji=(1, settings.scale, settings.scale),
+        network=network,
+        card=card,
+        weights=weights,
+        warnings=warnings,
     )
     job.warnings += check_pair(job.target, job.reference, settings.scale, force=settings.force)
     plane = plane_name(target.grid, axis)

@@ -1,12 +1,9 @@
-"""Training samples from HDF5 subject files, read slice by slice.
-
-A file holds one dataset per contrast, [k, j, i], all on one grid in LPS order (so that every slice is in display
-orientation), with the attributes `brain_slices`, `split`, `subject` and per dataset `role` and `covered_slices`.
-"""
+"""Training samples from HDF5 subject files, read slice by slice; LPS order is display orientation already."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import h5py
@@ -16,31 +13,19 @@ from torch import Tensor
 
 from ..canvas import Canvas, signal_canvas
 from ..degradation import degrade, upsample
-from ..errors import InputError
 from ..intensity import intensity_scale
+from ..subjects import SubjectPair, find_subject_pairs
 from .recipe import Phase, Recipe
-
-NATIVE_ROLE = "native samples"
 
 
 @dataclass(frozen=True)
-class Pair:
-    """A target contrast and a reference contrast of one session, with what the engine would find for them."""
+class TrainingPair:
+    """A pair with what the engine would find for it: intensity scales and canvas."""
 
-    path: Path
-    subject: str
-    target: str
-    reference: str
-    slices: range
+    source: SubjectPair
     target_scale: float
     reference_scale: float
     canvas: Canvas
-    auxiliary: bool
-
-    @property
-    def key(self) -> str:
-        """For tables: session, target and reference."""
-        return f"{self.path.stem} {self.target}<-{self.reference}"
 
 
 @dataclass(frozen=True)
@@ -52,20 +37,19 @@ class Sample:
     reference: np.ndarray
 
 
-def find_pairs(folder: Path, split: str, scale: int, degradation: str, multiple: int) -> list[Pair]:
-    """All pairs of a split whose target was not resampled; reads every volume once for its scale and canvas."""
-    files = sorted(Path(folder).glob("*.h5"))
-    pairs = [pair for path in files for pair in _pairs_of_file(path, split, scale, degradation, multiple)]
-    if not pairs:
-        raise InputError(f"{folder} holds no HDF5 subject file of split '{split}' with two contrasts.")
+def find_pairs(folder: Path, split: str, scale: int, degradation: str, multiple: int) -> list[TrainingPair]:
+    """All pairs of a split; reads every volume once for its scale and canvas."""
+    pairs = []
+    for path, sources in groupby(find_subject_pairs(folder, split), key=lambda pair: pair.path):
+        pairs += _measured(path, list(sources), scale, degradation, multiple)
     return pairs
 
 
-def read_sample(pair: Pair, index: int, scale: int, degradation: str) -> Sample:
+def read_sample(pair: TrainingPair, index: int, scale: int, degradation: str) -> Sample:
     """Slice `index` of a pair on its canvas, degraded and scaled as the engine does it."""
-    with h5py.File(pair.path) as file:
-        hr = _whole_multiple(file[pair.target][index][None], scale)
-        reference = _whole_multiple(file[pair.reference][index][None], scale)
+    with h5py.File(pair.source.path) as file:
+        hr = _whole_multiple(file[pair.source.target][index][None], scale)
+        reference = _whole_multiple(file[pair.source.reference][index][None], scale)
     lr = degrade(hr, (1, scale, scale), degradation) / pair.target_scale
     return Sample(
         pair.canvas.crop(lr),
@@ -77,10 +61,12 @@ def read_sample(pair: Pair, index: int, scale: int, degradation: str) -> Sample:
 class TrainingSamples:
     """Draws training batches; batch n is a pure function of the seed and n, so that a run can resume anywhere."""
 
-    def __init__(self, pairs: list[Pair], recipe: Recipe) -> None:
+    def __init__(self, pairs: list[TrainingPair], recipe: Recipe) -> None:
         self.pairs = pairs
         self.recipe = recipe
-        weights = np.array([len(p.slices) * (recipe.auxiliary_weight if p.auxiliary else 1.0) for p in pairs])
+        weights = np.array(
+            [len(p.source.slices) * (recipe.auxiliary_weight if p.source.auxiliary else 1.0) for p in pairs]
+        )
         self.probabilities = weights / weights.sum()
 
     def batch(self, step: int, phase: Phase) -> tuple[Tensor, Tensor, Tensor]:
@@ -96,7 +82,7 @@ class TrainingSamples:
     def _draw(self, rng: np.random.Generator, phase: Phase) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         recipe, augmentation = self.recipe, self.recipe.augmentation
         pair = self.pairs[rng.choice(len(self.pairs), p=self.probabilities)]
-        sample = read_sample(pair, int(rng.choice(pair.slices)), recipe.scale, recipe.degradation)
+        sample = read_sample(pair, int(rng.choice(pair.source.slices)), recipe.scale, recipe.degradation)
         factors = (1, recipe.scale, recipe.scale)
         upsampled = upsample(sample.target_lr, factors)
         reference = self._reference(rng, pair, sample, upsampled)
@@ -108,16 +94,20 @@ class TrainingSamples:
             target, truth, reference = target[..., ::-1], truth[..., ::-1], reference[..., ::-1]
         return target, truth, reference
 
-    def _reference(self, rng: np.random.Generator, pair: Pair, sample: Sample, upsampled: np.ndarray) -> np.ndarray:
+    def _reference(
+        self, rng: np.random.Generator, pair: TrainingPair, sample: Sample, upsampled: np.ndarray
+    ) -> np.ndarray:
         augmentation = self.recipe.augmentation
         kind = rng.random()
         if kind < augmentation.self_reference:
             return upsampled
         reference = sample.reference
         if kind < augmentation.self_reference + augmentation.foreign_reference:
-            others = [p for p in self.pairs if p.subject != pair.subject]
+            others = [p for p in self.pairs if p.source.subject != pair.source.subject]
             other = others[rng.integers(len(others))] if others else pair
-            foreign = read_sample(other, int(rng.choice(other.slices)), self.recipe.scale, self.recipe.degradation)
+            foreign = read_sample(
+                other, int(rng.choice(other.source.slices)), self.recipe.scale, self.recipe.degradation
+            )
             reference = _fit(foreign.reference, reference.shape)
         if rng.random() < augmentation.remap:
             reference = np.clip(reference, 0, None) ** rng.uniform(0.6, 1.6)
@@ -127,30 +117,18 @@ class TrainingSamples:
         return reference
 
 
-def _pairs_of_file(path: Path, split: str, scale: int, degradation: str, multiple: int) -> list[Pair]:
+def _measured(
+    path: Path, sources: list[SubjectPair], scale: int, degradation: str, multiple: int
+) -> list[TrainingPair]:
     with h5py.File(path) as file:
-        if file.attrs["split"] != split:
-            return []
-        names = str(file.attrs["contrasts"]).split(",")
-        volumes = {name: _whole_multiple(file[name][()], scale) for name in names}
-        first, last = file.attrs["brain_slices"]
-        covered = {name: file[name].attrs.get("covered_slices", (first, last)) for name in names}
-        targets = [name for name in names if file[name].attrs["role"] == NATIVE_ROLE]
-        subject = str(file.attrs["subject"])
-        auxiliary = len(targets) > 1
-    pairs = []
+        contrasts = {name for pair in sources for name in (pair.target, pair.reference)}
+        volumes = {name: _whole_multiple(file[name][()], scale) for name in sorted(contrasts)}
     scales = {name: intensity_scale(volume, f"{path.name} {name}") for name, volume in volumes.items()}
-    for target in targets:
-        lr = degrade(volumes[target], (1, scale, scale), degradation)
+    pairs = []
+    for pair in sources:
+        lr = degrade(volumes[pair.target], (1, scale, scale), degradation)
         canvas = signal_canvas(lr, scale, multiple)
-        target_scale = intensity_scale(lr)
-        for reference in names:
-            if reference != target:
-                start, stop = max(first, covered[reference][0]), min(last, covered[reference][1])
-                slices = range(int(start), int(stop) + 1)
-                pairs.append(
-                    Pair(path, subject, target, reference, slices, target_scale, scales[reference], canvas, auxiliary)
-                )
+        pairs.append(TrainingPair(pair, intensity_scale(lr), scales[pair.reference], canvas))
     return pairs
 
 

@@ -15,12 +15,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from lightning.fabric import Fabric
-from torch import Tensor
 
 from ..errors import InputError
 from ..metrics import psnr
 from ..networks import Network, create_network
-from .data import Pair, TrainingSamples, find_pairs, read_sample
+from ..weights import load_weights
+from .data import TrainingPair, TrainingSamples, find_pairs, read_sample
 from .recipe import Phase, Recipe
 
 logger = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ def train(
     data: Path,
     run_folder: Path,
     *,
-    initial: dict[str, Tensor] | None = None,
+    initial: Path | None = None,
     resume: bool = False,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> Network:
@@ -47,7 +47,7 @@ def train(
         recipe: what and how.
         data: folder of HDF5 subject files (see `data.py`).
         run_folder: receives `checkpoint.pt` (atomically, every few hundred steps) and `log.csv`.
-        initial: weights to start from.
+        initial: weights file to start from, of any scale of the same network.
         resume: continue from the folder's checkpoint.
         cancelled: asked every step; True stops after a checkpoint.
     """
@@ -59,7 +59,7 @@ def train(
     fabric = Fabric(accelerator="auto", devices=1, precision=recipe.precision)  # type: ignore[arg-type]
     network = create_network(recipe.network, scale=recipe.scale, **recipe.network_config)
     if initial is not None:
-        network.load_state_dict(initial)
+        network.load_state_dict(load_weights(initial).build().state_dict())
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     averaged = copy.deepcopy(network).eval().to(fabric.device)
     optimizer = torch.optim.Adam(network.parameters(), lr=recipe.learning_rate)
@@ -69,7 +69,7 @@ def train(
         fabric.load(checkpoint, state)
     samples = TrainingSamples(find_pairs(data, "train", recipe.scale, recipe.degradation, network.multiple), recipe)
     validation = find_pairs(data, "val", recipe.scale, recipe.degradation, network.multiple)
-    validation = [pair for pair in validation if not pair.auxiliary] or validation
+    validation = [pair for pair in validation if not pair.source.auxiliary] or validation
     logger.info("%d training pairs, %d validation pairs", len(samples.pairs), len(validation))
     _run(fabric, recipe, state, samples, validation, run_folder, cancelled)
     return averaged.cpu()
@@ -80,7 +80,7 @@ def _run(
     recipe: Recipe,
     state: dict[str, Any],
     samples: TrainingSamples,
-    validation: list[Pair],
+    validation: list[TrainingPair],
     run_folder: Path,
     cancelled: Callable[[], bool],
 ) -> None:
@@ -118,13 +118,13 @@ def _run(
 
 
 @torch.no_grad()
-def validate(network: Network, pairs: list[Pair], recipe: Recipe) -> dict[str, float]:
+def validate(network: Network, pairs: list[TrainingPair], recipe: Recipe) -> dict[str, float]:
     """PSNR (dB, data range 1) of every sixth slice by pair, with the reference and with the target as its own."""
     scores: dict[str, float] = {}
     device = next(network.parameters()).device
     for pair in pairs:
         rows: dict[str, list[float]] = {"reference": [], "self": [], "sinc": []}
-        for index in pair.slices[::VALIDATION_STRIDE]:
+        for index in pair.source.slices[::VALIDATION_STRIDE]:
             sample = read_sample(pair, index, recipe.scale, recipe.degradation)
             lr, reference = (torch.from_numpy(a)[None].to(device) for a in (sample.target_lr, sample.reference))
             upsampled = create_network("sinc", scale=recipe.scale)(lr, reference).sr
@@ -136,7 +136,7 @@ def validate(network: Network, pairs: list[Pair], recipe: Recipe) -> dict[str, f
             for name, result in results.items():
                 rows[name].append(psnr(np.maximum(result[0].cpu().numpy(), 0), sample.target_hr))
         for name, values in rows.items():
-            scores[f"{pair.key} {name}"] = float(np.mean(values))
+            scores[f"{pair.source.key} {name}"] = float(np.mean(values))
     return scores
 
 

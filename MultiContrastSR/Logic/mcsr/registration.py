@@ -1,0 +1,292 @@
+"""Rigid registration of the reference to the target, accepted only where a second measure agrees.
+
+Both images are put on isotropic grids along R, A and S first, so that neither storage order nor obliqueness nor shear
+reaches the optimiser. ITK's physical space is RAS here: these images never leave this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import SimpleITK as sitk
+
+from .errors import Cancelled
+from .geometry import Grid, moved_grid, transform_points
+from .intensity import foreground
+from .progress import CancelQuery, never_cancelled
+from .resampling import coverage, resample
+from .volume import Volume
+
+MIN_SLICES = 3
+"""Along every axis; fewer do not hold a rigid motion."""
+
+ACCEPTANCE_MARGIN = 0.02
+"""What the gradient correlation has to gain for the registration to be believed."""
+
+FINE_VOXELS = 3_000_000
+"""Voxels of the finest working grid over the target's box, at most: 1.3 mm for a head, in proportion for all else."""
+
+SAMPLES = 100_000
+"""Voxels of the target, at most, that the mutual information is computed from."""
+
+HISTOGRAM_BINS = 32
+
+
+@dataclass(frozen=True)
+class Registration:
+    """Where the reference lies.
+
+    Args:
+        reference_to_target: (4, 4), RAS mm in the reference's header to RAS mm in the target's; identity if not
+            accepted. The moved reference is the same voxels on `moved_grid(reference.grid, reference_to_target)`.
+        accepted: whether the header geometry was improved upon.
+        correlation_before: gradient correlation (-1 to 1) with the header geometry.
+        correlation_after: gradient correlation with the registration, accepted or not, over the same voxels.
+        message: what was done, one sentence for the user.
+    """
+
+    reference_to_target: np.ndarray
+    accepted: bool
+    correlation_before: float
+    correlation_after: float
+    message: str
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """A step of the multi-resolution search.
+
+    Lengths are in voxels of the finest working grid. Coarse stages see the air around the head, whose outline guides
+    them; the last one sees the target's signal alone: scalp and air bias the fit of FLAIR to T2 by half a millimetre.
+    """
+
+    voxel: float
+    first_step: float
+    last_step: float
+    iterations: int
+    signal_only: bool
+
+
+_STAGES = (
+    _Stage(voxel=6.0, first_step=6.0, last_step=0.2, iterations=150, signal_only=False),
+    _Stage(voxel=3.0, first_step=1.5, last_step=0.1, iterations=100, signal_only=False),
+    _Stage(voxel=1.0, first_step=0.75, last_step=0.015, iterations=100, signal_only=True),
+)
+
+
+@dataclass(frozen=True)
+class _Sampled:
+    """A volume on a working grid, and which voxels of that grid lie in the volume's box."""
+
+    volume: Volume
+    covered: np.ndarray
+
+
+@dataclass
+class _Job:
+    """What all optimisations of one registration share; asks for cancellation and reports progress (0 to 1)."""
+
+    seed: int
+    centre_ras: np.ndarray
+    radius_mm: float
+    progress: Callable[[float], None]
+    cancelled: CancelQuery
+
+    def check(self, done: float) -> None:
+        if self.cancelled():
+            raise Cancelled("Cancelled during registration; nothing was written.")
+        self.progress(done)
+
+
+def register_rigid(
+    target: Volume,
+    reference: Volume,
+    *,
+    seed: int = 0,
+    progress: Callable[[float], None] = lambda fraction: None,
+    cancelled: CancelQuery = never_cancelled,
+) -> Registration:
+    """Find the rigid motion that lays the reference on the target.
+
+    Mattes mutual information on three resolutions (SimpleITK), from two starts: the header geometry, and the
+    centroids of the signal laid on each other. The better one is accepted where the gradient correlation, which the
+    optimiser has not seen, gains `ACCEPTANCE_MARGIN`; else the header geometry is kept. The same inputs and seed
+    give the same bits, whatever the number of threads.
+
+    Args:
+        target: any grid that overlaps the reference in space.
+        reference: any grid.
+        seed: of the sampling of the mutual information.
+        progress: receives the fraction done, 0 to 1.
+        cancelled: asked at every iteration.
+
+    Raises:
+        Cancelled: when `cancelled` says so.
+    """
+    fine_mm = _fine_voxel_mm(target.grid, reference.grid)
+    targets = _pyramid(target, fine_mm)
+    fixed = targets[-1]
+    job = _Job(seed, *_signal_extent(targets[0]), progress, cancelled)
+    if min(*target.grid.shape_ijk, *reference.grid.shape_ijk) < MIN_SLICES:
+        correlation, _ = _correlations(fixed, reference, np.eye(4))
+        message = "Registration needs several slices; the header geometry is used."
+        return Registration(np.eye(4), False, correlation, correlation, message)
+    job.check(0.2)
+    references = _pyramid(reference, fine_mm)
+    job.check(0.4)
+    target_to_reference = _search(targets, references, job)
+    job.check(0.9)
+    motion = np.linalg.inv(target_to_reference)
+    before, after = _correlations(fixed, reference, motion)
+    job.check(1.0)
+    figures = f"gradient correlation {before:.2f} before, {after:.2f} after"
+    if after < before + ACCEPTANCE_MARGIN:
+        message = f"Registration did not improve on the header geometry, which is kept ({figures})."
+        return Registration(np.eye(4), False, before, after, message)
+    moved_mm = float(np.linalg.norm(job.centre_ras - transform_points(target_to_reference, job.centre_ras)))
+    turned_deg = float(np.rad2deg(np.arccos(np.clip((np.trace(motion[:3, :3]) - 1) / 2, -1, 1))))
+    message = f"The reference was moved by {moved_mm:.1f} mm and turned by {turned_deg:.1f} degrees ({figures})."
+    return Registration(motion, True, before, after, message)
+
+
+def gradient_correlation(a: np.ndarray, b: np.ndarray, mask: np.ndarray) -> float:
+    """Correlate the gradient magnitudes of two images of any contrast: edges lie where edges lie.
+
+    Args:
+        a: (K, J, I) on an isotropic grid, at least 2 voxels along every axis.
+        b: the same shape, on the same grid.
+        mask: bool (K, J, I), the voxels to compare.
+
+    Returns:
+        Pearson's correlation, -1 to 1; 0 where either image has no edges or the mask has no voxels.
+    """
+    edges_a, edges_b = (
+        np.sqrt(sum(np.square(part) for part in np.gradient(image.astype(np.float64))))[mask] for image in (a, b)
+    )
+    if edges_a.size < 2 or edges_a.std() == 0 or edges_b.std() == 0:
+        return 0.0
+    return float(np.corrcoef(edges_a, edges_b)[0, 1])
+
+
+def _correlations(fixed: _Sampled, reference: Volume, motion: np.ndarray) -> tuple[float, float]:
+    """Gradient correlation without and with the motion, over the same voxels: target's signal that both cover."""
+    grid = fixed.volume.grid
+    moved = Volume(reference.array_kji, moved_grid(reference.grid, motion).ijk_to_ras)
+    # A gradient reaches one voxel far, and the rim of a field of view is not an edge.
+    inside = _eroded(fixed.covered & coverage(reference.grid, grid) & coverage(moved.grid, grid))
+    mask = inside & foreground(fixed.volume.array_kji)
+    before, after = (
+        gradient_correlation(fixed.volume.array_kji, resample(image, grid, "linear").array_kji, mask)
+        for image in (reference, moved)
+    )
+    return before, after
+
+
+def _search(targets: list[_Sampled], references: list[_Sampled], job: _Job) -> np.ndarray:
+    """Target-to-reference motion (4, 4) of most mutual information; the identity where none could be computed."""
+    header = sitk.Euler3DTransform()
+    header.SetCenter(job.centre_ras.tolist())
+    centroids = sitk.Euler3DTransform(header)
+    centroids.SetTranslation((_signal_extent(references[0])[0] - job.centre_ras).tolist())
+    results = [_optimise(0, targets, references, start, job) for start in (header, centroids)]
+    best, _ = min(results, key=lambda result: result[1])
+    for stage in range(1, len(_STAGES)):
+        job.check(0.4 + 0.2 * stage)
+        best, _ = _optimise(stage, targets, references, best, job)
+    matrix = np.eye(4)
+    matrix[:3, 3] = best.TransformPoint((0.0, 0.0, 0.0))
+    matrix[:3, :3] = np.array(best.GetMatrix()).reshape(3, 3)
+    return matrix
+
+
+def _optimise(
+    number: int, targets: list[_Sampled], references: list[_Sampled], start: sitk.Euler3DTransform, job: _Job
+) -> tuple[sitk.Euler3DTransform, float]:
+    """Climb to the nearest optimum at one resolution; returns it with the negative of its mutual information."""
+    stage, target, reference = _STAGES[number], targets[number], references[number]
+    fine_mm = float(targets[-1].volume.grid.spacing_ijk_mm[0])
+    seen = target.covered & foreground(target.volume.array_kji) if stage.signal_only else target.covered
+    grids = target.volume.grid, reference.volume.grid
+    method = sitk.ImageRegistrationMethod()
+    method.SetMetricAsMattesMutualInformation(HISTOGRAM_BINS)
+    method.SetMetricFixedMask(_itk_in_ras(seen.astype(np.uint8), grids[0]))
+    method.SetMetricMovingMask(_itk_in_ras(reference.covered.astype(np.uint8), grids[1]))
+    method.SetMetricSamplingStrategy(method.RANDOM)
+    # ITK takes a seed of 0 as "from the clock".
+    method.SetMetricSamplingPercentage(min(1.0, SAMPLES / max(1, int(seen.sum()))), job.seed + 1)
+    method.SetInterpolator(sitk.sitkLinear)
+    method.SetOptimizerAsRegularStepGradientDescent(
+        stage.first_step * fine_mm, stage.last_step * fine_mm, stage.iterations, 0.7, 1e-8
+    )
+    # One step turns the head's rim about as far as it shifts the head.
+    method.SetOptimizerScales([job.radius_mm**2] * 3 + [1.0] * 3)
+    # ITK adds the joint histogram's derivatives in the order in which threads finish; one thread gives the same bits.
+    method.SetNumberOfThreads(1)
+    transform = sitk.Euler3DTransform(start)
+    method.SetInitialTransform(transform, inPlace=True)
+    method.AddCommand(sitk.sitkIterationEvent, lambda: method.StopRegistration() if job.cancelled() else None)
+    images = (_itk_in_ras(sampled.volume.array_kji, sampled.volume.grid) for sampled in (target, reference))
+    try:
+        method.Execute(*images)
+    except RuntimeError:
+        # ITK cannot compute the measure, for example where the images hardly overlap: the start stands, as the worst.
+        return sitk.Euler3DTransform(start), float("inf")
+    if job.cancelled():
+        raise Cancelled("Cancelled during registration; nothing was written.")
+    return transform, float(method.GetMetricValue())
+
+
+def _fine_voxel_mm(target: Grid, reference: Grid) -> float:
+    """Voxel size of the finest working grid: as `FINE_VOXELS` has it, but not finer than both images are."""
+    affordable = (np.prod(target.spacing_ijk_mm * target.shape_ijk) / FINE_VOXELS) ** (1 / 3)
+    return float(max(affordable, min(*target.spacing_ijk_mm, *reference.spacing_ijk_mm)))
+
+
+def _pyramid(volume: Volume, fine_mm: float) -> list[_Sampled]:
+    """The volume on the working grid of every stage, each but the finest made of the next finer."""
+    levels: list[_Sampled] = []
+    source = volume
+    for stage in reversed(_STAGES):
+        source = resample(source, _working_grid(volume.grid, fine_mm * stage.voxel), "linear")
+        levels.insert(0, _Sampled(source, coverage(volume.grid, source.grid)))
+    return levels
+
+
+def _working_grid(grid: Grid, voxel_mm: float) -> Grid:
+    """Isotropic voxels along R, A and S about the bounds of a grid, the same for every storage order of it."""
+    low, high = grid.ras_bounds()
+    shape = np.maximum(2, np.ceil((high - low) / voxel_mm - 1e-6)).astype(int)
+    matrix = np.diag([voxel_mm] * 3 + [1.0])
+    matrix[:3, 3] = (low + high) / 2 - voxel_mm * (shape - 1) / 2
+    return Grid(tuple(shape.tolist()), matrix)
+
+
+def _signal_extent(sampled: _Sampled) -> tuple[np.ndarray, float]:
+    """Centroid (3,) of the signal in RAS mm, and its root-mean-square distance from there in mm."""
+    signal = foreground(sampled.volume.array_kji)
+    if not signal.any():
+        signal = sampled.covered
+    points = sampled.volume.grid.to_ras(np.argwhere(signal)[:, ::-1])
+    centre = points.mean(axis=0)
+    voxel = float(sampled.volume.grid.spacing_ijk_mm[0])
+    return centre, max(voxel, float(np.sqrt(np.square(points - centre).sum(axis=1).mean())))
+
+
+def _itk_in_ras(array_kji: np.ndarray, grid: Grid) -> sitk.Image:
+    """An ITK image whose physical space is RAS mm, of an array on a working grid."""
+    image = sitk.GetImageFromArray(array_kji)
+    image.SetSpacing([float(s) for s in grid.spacing_ijk_mm])
+    image.SetOrigin([float(o) for o in grid.ijk_to_ras[:3, 3]])
+    return image
+
+
+def _eroded(mask: np.ndarray) -> np.ndarray:
+    """Voxels whose six neighbours all belong to the mask, which ends at the border of the array."""
+    padded = np.pad(mask, 1)
+    result = mask.copy()
+    for axis in range(3):
+        for shift in (-1, 1):
+            result &= np.roll(padded, shift, axis)[1:-1, 1:-1, 1:-1]
+    return result

@@ -1,0 +1,31 @@
+"""What several tests share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from mcsr.networks import create_network
+from mcsr.weights import save_weights
+
+REAL_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+"""Real MRI beside the project, where it is present."""
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """The folder of real MRI; the test is skipped where there is none."""
+    if not (REAL_DATA / "nifti").is_dir():
+        pytest.skip("real MRI not present beside the project")
+    return REAL_DATA
+
+
+@pytest.fixture(scope="session")
+def untrained_x2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A weights file of dcamsr-s x2 with random values: what matters is how the engine handles it."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "untrained.safetensors"
+    card = {"architecture": "dcamsr-s", "scale": 2, "degradation": "kspace", "plane": "axial", "spacing_mm": [0.4, 1.0]}
+    save_weights(path, create_network("dcamsr-s", scale=2), card)
+    return path

@@ -1,0 +1,204 @@
+"""The command line as a user meets it: files, exit codes, one sentence for each mistake, nothing half written."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mcsr import cli
+from mcsr.cli import app
+from mcsr.container import read_container
+from mcsr.errors import OutputError
+from mcsr.imageio import read_volume, write_volume
+from mcsr.pipeline import simulate
+from mcsr.volume import Volume
+from scenes import pair
+from typer.testing import CliRunner, Result
+
+OUTPUTS = ["report.json", "report.png", "residual.nii.gz", "result.h5", "sr.nii.gz"]
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[Path, Path, Path]:
+    """Target (x2 low resolution), reference and ground truth, in a folder of their own."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    truth, reference = pair()
+    volumes = {"t2_low.nii.gz": simulate(truth, 2)[0], "t1.nrrd": reference, "t2.nii.gz": truth}
+    for name, volume in volumes.items():
+        write_volume(volume, folder / name)
+    return folder / "t2_low.nii.gz", folder / "t1.nrrd", folder / "t2.nii.gz"
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def enhance(files: tuple[Path, Path, Path], output: Path, weights: Path, *more: object) -> Result:
+    return run("enhance", files[0], files[1], "-o", output, "--scale", 2, "--weights", weights, *more)
+
+
+def test_enhance_writes_everything(files: tuple[Path, Path, Path], tmp_path: Path, untrained_x2: Path) -> None:
+    result = enhance(files, tmp_path / "out", untrained_x2, "--ground-truth", files[2])
+    assert result.exit_code == 0, result.output
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == OUTPUTS
+    sr, truth = read_volume(tmp_path / "out" / "sr.nii.gz"), read_volume(files[2])
+    assert sr.grid.shape_ijk == truth.grid.shape_ijk
+    np.testing.assert_allclose(sr.grid.ijk_to_ras, truth.grid.ijk_to_ras, atol=1e-4)
+    assert sr.source_dtype == "int16"
+    container = read_container(tmp_path / "out" / "result.h5")
+    np.testing.assert_allclose(container.volumes["sr"].array_kji, sr.array_kji, atol=0.51)
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["scores"]["result"]["psnr"] == pytest.approx(report["scores"]["result"]["psnr"])
+    assert f"PSNR {report['scores']['result']['psnr']:.2f} dB" in result.output
+    assert str(tmp_path) not in (tmp_path / "out" / "report.json").read_text(), "a path of the user's machine"
+    assert "Research use only" in result.output
+
+
+def test_json_lines(files: tuple[Path, Path, Path], tmp_path: Path, untrained_x2: Path) -> None:
+    result = enhance(files, tmp_path / "out", untrained_x2, "--json")
+    events = [json.loads(line) for line in result.stdout.splitlines()]
+    fractions = [event["fraction"] for event in events if event["event"] == "progress"]
+    assert fractions == sorted(fractions)
+    assert len(fractions) > 8
+    assert events[-1]["event"] == "result"
+    assert sorted(Path(file).name for file in events[-1]["files"]) == OUTPUTS
+    failed = enhance(files, tmp_path / "out", untrained_x2, "--json", "--scale", 5)
+    assert failed.exit_code == 2
+    error = json.loads(failed.stdout.splitlines()[-1])
+    assert (error["event"], error["exit_code"]) == ("error", 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "sentence"),
+    [
+        (["--scale", "1"], 2, "Scale 1 is not offered"),
+        (["--model", "dcamsr-x"], 2, "did you mean dcamsr-s"),
+        (["--scale", "4"], 4, "not dcamsr-s x4"),
+        (["--device", "tpu"], 5, "Unknown device"),
+        (["--ground-truth", "nowhere.nii"], 2, "nowhere.nii"),
+    ],
+)
+def test_mistakes_are_one_sentence_and_leave_nothing(
+    change: list[str], code: int, sentence: str, files: tuple[Path, Path, Path], tmp_path: Path, untrained_x2: Path
+) -> None:
+    result = enhance(files, tmp_path / "out", untrained_x2, *change)
+    assert result.exit_code == code, result.output
+    assert sentence in " ".join(result.output.split())
+    assert not (tmp_path / "out").exists()
+
+
+def test_unreadable_inputs(files: tuple[Path, Path, Path], tmp_path: Path, untrained_x2: Path) -> None:
+    text, empty = tmp_path / "notes.nii", tmp_path / "empty"
+    text.write_text("not an image")
+    empty.mkdir()
+    for path in (tmp_path / "absent.nii.gz", text, empty):
+        result = run("enhance", path, files[1], "-o", tmp_path / "out", "--weights", untrained_x2, "--scale", 2)
+        assert result.exit_code == 2, result.output
+        assert path.name in "".join(result.output.split("\n"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_output_overwrites_an_input(files: tuple[Path, Path, Path], tmp_path: Path, untrained_x2: Path) -> None:
+    folder = tmp_path / "same"
+    folder.mkdir()
+    target = folder / "sr.nii.gz"
+    target.write_bytes(files[0].read_bytes())
+    before = target.read_bytes()
+    result = run("enhance", target, files[1], "-o", folder, "--scale", 2, "--weights", untrained_x2)
+    assert result.exit_code == 2
+    assert "overwrite the input" in " ".join(result.output.split())
+    assert target.read_bytes() == before
+    assert [p.name for p in folder.iterdir()] == ["sr.nii.gz"]
+    assert run("simulate", target, "-o", target).exit_code == 2
+    assert target.read_bytes() == before
+
+
+def test_a_full_disk_leaves_nothing(
+    files: tuple[Path, Path, Path], tmp_path: Path, untrained_x2: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("mcsr.outputs.write_container", full)
+    result = enhance(files, tmp_path / "out", untrained_x2)
+    assert result.exit_code == OutputError.exit_code
+    assert "No space left on device" in " ".join(result.output.split())
+    assert not (tmp_path / "out").exists()
+
+
+def test_simulate_writes_the_low_resolution_volume(files: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    result = run("simulate", files[2], "-o", tmp_path / "low.nrrd", "--scale", 4)
+    assert result.exit_code == 0, result.output
+    low = read_volume(tmp_path / "low.nrrd")
+    assert low.grid.shape_ijk == (12, 14, 8)
+    assert "3.20 x 3.20 x 3.20 mm" in " ".join(result.output.split())
+    signed = run("simulate", files[2], "-o", tmp_path / "signed.nrrd", "--scale", 4, "--signed", "--noise", 0.05)
+    assert signed.exit_code == 0, signed.output
+    assert read_volume(tmp_path / "signed.nrrd").array_kji.min() < 0
+    assert run("simulate", files[2], "-o", tmp_path / "x.nrrd", "--degradation", "fog").exit_code == 2
+    assert not (tmp_path / "x.nrrd").exists()
+
+
+def test_ctrl_c_stops_cleanly(tmp_path: Path, untrained_x2: Path) -> None:
+    truth, reference = pair((64, 72, 40))
+    for name, volume in (("low", simulate(truth, 2)[0]), ("ref", reference)):
+        write_volume(volume, tmp_path / f"{name}.nii")
+    command = [sys.executable, "-m", "mcsr.cli", "enhance", "low.nii", "ref.nii", "-o", "out", "--json"]
+    command += ["--scale", "2", "--weights", str(untrained_x2)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])}
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if json.loads(line).get("stage") == "Enhancing":
+                break
+        started = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        rest = process.stdout.read()
+        assert process.wait(timeout=30) == 3
+    assert time.monotonic() - started < 15
+    assert json.loads(rest.splitlines()[-1])["exit_code"] == 3
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["low.nii", "ref.nii"]
+
+
+def test_models_list_and_show() -> None:
+    listed = run("models", "list")
+    assert listed.exit_code == 0, listed.output
+    for name in ("dcamsr-s", "dcamsr", "sinc", "linear", "cubic"):
+        assert name in listed.output
+    shown = run("models", "show", "dcamsr-s")
+    assert shown.exit_code == 0, shown.output
+    assert "sha256" in shown.output
+    assert run("models", "show", "dcamrs").exit_code == 2
+
+
+def test_the_real_command_says_its_version_quickly() -> None:
+    script = "import sys; from mcsr.cli import app\ntry: app(['--version'])\nfinally: print('torch' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert found.stdout.split()[0] == "mcsr"
+    assert found.stdout.split()[-1] == "False", "torch was imported for --version"
+
+
+@pytest.mark.data
+def test_a_native_pair_on_different_grids(real_data: Path, tmp_path: Path) -> None:
+    """The first screen of the README: a native T2, degraded, enhanced with a native T1 on another grid."""
+    t2, t1 = (real_data / "nifti" / f"ms_p04_s1_{name}.nii.gz" for name in ("T2", "T1"))
+    volume = read_volume(t2)
+    slices = volume.cropped((0, 0, 16), (*volume.grid.shape_ijk[:2], 10))
+    truth = Volume(slices.array_kji, slices.ijk_to_ras, name="t2", source_dtype="int16")
+    write_volume(truth, tmp_path / "t2.nii.gz")
+    assert run("simulate", tmp_path / "t2.nii.gz", "-o", tmp_path / "low.nii.gz", "--scale", 4).exit_code == 0
+    result = run(
+        "enhance", tmp_path / "low.nii.gz", t1, "-o", tmp_path / "out", "--ground-truth", tmp_path / "t2.nii.gz"
+    )
+    assert result.exit_code == 0, result.output
+    scores = json.loads((tmp_path / "out" / "report.json").read_text())["scores"]
+    assert scores["result"]["psnr"] > scores["interpolated"]["psnr"] + 1.0
+    assert scores["result"]["ssim"] > scores["interpolated"]["ssim"]

@@ -1,0 +1,140 @@
+"""Weights files: whole, ours, and for what was asked; or one sentence."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mcsr import weights as weights_module
+from mcsr.errors import WeightsError
+from mcsr.networks import Network, create_network
+from mcsr.weights import MANIFEST, METADATA_KEY, find_weights, load_weights, save_weights, shipped_models
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+CARD = {"architecture": "dcamsr-s", "scale": 2, "degradation": "kspace", "plane": "axial"}
+
+
+@pytest.fixture
+def network() -> Network:
+    torch.manual_seed(0)
+    return create_network("dcamsr-s", scale=2).eval()
+
+
+@pytest.fixture
+def file(tmp_path: Path, network: Network) -> Path:
+    path = tmp_path / "some.safetensors"
+    save_weights(path, network, CARD)
+    return path
+
+
+def test_round_trip_in_half_precision(file: Path, network: Network) -> None:
+    weights = load_weights(file)
+    assert weights.metadata["architecture"] == "dcamsr-s"
+    built = weights.build()
+    assert built.config == network.config
+    assert not built.training
+    for name, tensor in network.state_dict().items():
+        torch.testing.assert_close(built.state_dict()[name], tensor.half().float(), atol=0, rtol=0)
+    assert built.trans_lv1[0].epa_block.F is built.trans_lv1[0].epa_block.E
+    assert file.stat().st_size < 2.2 * sum(p.numel() for p in network.parameters()) + 40_000
+    assert [p.name for p in file.parent.iterdir()] == [file.name], "a temporary file was left"
+
+
+def test_every_flipped_byte_of_the_tensors_and_the_card_is_noticed(file: Path, tmp_path: Path) -> None:
+    content = bytearray(file.read_bytes())
+    header = int.from_bytes(content[:8], "little") + 8
+    scale_at = content.index(b'\\"scale\\": 2') + len(b'\\"scale\\": ')
+    for position in (4, 20, scale_at, header + 10, len(content) // 2, len(content) - 1):
+        damaged = bytearray(content)
+        damaged[position] ^= 0x04
+        path = tmp_path / "damaged.safetensors"
+        path.write_bytes(damaged)
+        with pytest.raises(WeightsError):
+            load_weights(path)
+
+
+@pytest.mark.parametrize("length", [0, 7, 200, -100])
+def test_a_truncated_file_is_refused(file: Path, length: int) -> None:
+    file.write_bytes(file.read_bytes()[:length])
+    with pytest.raises(WeightsError, match="not a whole MultiContrastSR weights file"):
+        load_weights(file)
+
+
+def test_foreign_files_are_refused_and_nothing_in_them_runs(tmp_path: Path) -> None:
+    pickle = tmp_path / "model.pth"
+    torch.save({"a": torch.ones(2)}, pickle)
+    plain = tmp_path / "plain.safetensors"
+    save_file({"a": torch.ones(2)}, plain)
+    for path in (pickle, plain):
+        with pytest.raises(WeightsError, match="not a whole MultiContrastSR weights file"):
+            load_weights(path)
+    with pytest.raises(WeightsError, match="There is no weights file"):
+        load_weights(tmp_path / "absent.safetensors")
+
+
+def test_a_swapped_tensor_is_noticed(file: Path) -> None:
+    tensors = load_file(file)
+    tensors["enc.conv_L1.weight"] = tensors["enc.conv_L1.weight"] + 1
+    with safe_open(file, framework="pt") as opened:
+        metadata = opened.metadata()
+    save_file(tensors, file, metadata=metadata)
+    with pytest.raises(WeightsError, match="changed after it was written"):
+        load_weights(file)
+
+
+def test_weights_for_another_model_or_scale_say_what_to_do(file: Path) -> None:
+    assert find_weights("dcamsr-s", 2, file).path == file
+    with pytest.raises(WeightsError, match="is for dcamsr-s x2, not dcamsr-s x4; use --model dcamsr-s --scale 2"):
+        find_weights("dcamsr-s", 4, file)
+    with pytest.raises(WeightsError, match="not dcamsr x2"):
+        find_weights("dcamsr", 2, file)
+
+
+def test_an_unknown_architecture_or_format_asks_for_an_update(tmp_path: Path, network: Network) -> None:
+    path = tmp_path / "new.safetensors"
+    save_weights(path, network, {**CARD, "architecture": "dcamsr-xxl"})
+    with pytest.raises(WeightsError, match="'dcamsr-xxl', which this version does not know; update"):
+        load_weights(path)
+    save_weights(path, network, {**CARD, "format_version": 99})
+    with pytest.raises(WeightsError, match="has format 99"):
+        load_weights(path)
+
+
+def test_tensors_that_do_not_fit_their_architecture(tmp_path: Path, network: Network) -> None:
+    path = tmp_path / "odd.safetensors"
+    save_weights(path, network, {**CARD, "architecture": "dcamsr"})
+    tensors = load_file(path)
+    tensors.pop("decoder.conv_out.weight")
+    _rewrite(path, tensors)
+    with pytest.raises(WeightsError, match="does not fit the architecture 'dcamsr'"):
+        load_weights(path).build()
+
+
+def test_the_manifest_is_obeyed(tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights_module, "MODEL_FOLDERS", (tmp_path,))
+    with pytest.raises(WeightsError, match=r"No weights for dcamsr-s x2 are installed; give a file with --weights"):
+        find_weights("dcamsr-s", 2)
+    entry = {"id": "a", "architecture": "dcamsr-s", "scale": 2, "file": file.name, "sha256": load_weights(file).sha256}
+    (tmp_path / MANIFEST).write_text(json.dumps({"models": [entry]}))
+    assert find_weights("dcamsr-s", 2).path == file
+    with pytest.raises(WeightsError, match=r"No weights for dcamsr-s x3 are installed; there are for x2"):
+        find_weights("dcamsr-s", 3)
+    (tmp_path / MANIFEST).write_text(json.dumps({"models": [{**entry, "sha256": "0" * 64}]}))
+    with pytest.raises(WeightsError, match="not the file that was released"):
+        find_weights("dcamsr-s", 2)
+    (tmp_path / MANIFEST).write_text("{")
+    with pytest.raises(WeightsError, match="damaged; reinstall"):
+        shipped_models()
+
+
+def _rewrite(path: Path, tensors: dict[str, Any]) -> None:
+    """Write other tensors with a card whose checksum is right: only `build` can notice."""
+    with safe_open(path, framework="pt") as opened:
+        card = json.loads(opened.metadata()[METADATA_KEY])
+    card.pop("checksum")
+    card["checksum"] = weights_module._checksum(card, tensors)
+    save_file(tensors, path, metadata={METADATA_KEY: json.dumps(card)})
