@@ -13,7 +13,7 @@ from mcsr.errors import Cancelled
 from mcsr.geometry import AxisOrder, Grid, moved_grid, rigid_matrix, transform_points
 from mcsr.intensity import foreground
 from mcsr.itk import from_itk
-from mcsr.registration import ACCEPTANCE_MARGIN, gradient_correlation, register_rigid
+from mcsr.registration import ACCEPTANCE_MARGIN, Registration, gradient_correlation, register_rigid
 from mcsr.volume import Volume
 
 HEAD_MM = (44.0, 54.0, 40.0)
@@ -86,7 +86,19 @@ def reference() -> Volume:
     return reference_contrast()
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.fixture(scope="module")
+def moved(reference) -> Volume:
+    return carried(reference, random_motion(11, reference.grid.centre_ras))
+
+
+@pytest.fixture(scope="module")
+def registered(target, moved) -> tuple[Registration, list[float]]:
+    """The registration of `moved`, and the progress that was reported on the way."""
+    fractions: list[float] = []
+    return register_rigid(target, moved, progress=fractions.append), fractions
+
+
+@pytest.mark.parametrize("seed", range(3))
 def test_a_known_motion_is_recovered_on_oblique_permuted_left_handed_grids(target, reference, seed):
     motion = random_motion(seed, reference.grid.centre_ras)
     result = register_rigid(target, carried(reference, motion), seed=seed)
@@ -115,19 +127,17 @@ def test_a_sheared_reference_is_registered(target):
     assert distances_mm(target, result.reference_to_target @ motion, np.eye(4)).max() < 1.0
 
 
-@pytest.mark.parametrize("order", ALL_ORDERS[5::17], ids=order_id)
-def test_storage_order_changes_nothing(target, reference, order):
-    moved = carried(reference, random_motion(11, reference.grid.centre_ras))
-    plain = register_rigid(target, moved).reference_to_target
-    stored_otherwise = register_rigid(target.reordered(order), moved.reordered(order)).reference_to_target
-    assert distances_mm(target, plain, np.eye(4)).max() > 5
-    assert distances_mm(target, plain, stored_otherwise).max() < 0.05
+@pytest.mark.parametrize("order", ALL_ORDERS[5::30], ids=order_id)
+def test_storage_order_changes_nothing(target, moved, registered, order):
+    result, _ = registered
+    stored_otherwise = register_rigid(target.reordered(order), moved.reordered(order))
+    assert distances_mm(target, result.reference_to_target, np.eye(4)).max() > 5
+    assert distances_mm(target, result.reference_to_target, stored_otherwise.reference_to_target).max() < 0.05
 
 
 def test_an_aligned_pair_is_not_made_worse(target, reference):
     result = register_rigid(target, reference)
     assert distances_mm(target, result.reference_to_target, np.eye(4)).max() < 0.5
-    assert result.correlation_before > 0.8
 
 
 def test_the_acceptance_rule_keeps_the_header_where_the_gain_is_small(target, reference):
@@ -138,13 +148,12 @@ def test_the_acceptance_rule_keeps_the_header_where_the_gain_is_small(target, re
     assert result.correlation_after < result.correlation_before + ACCEPTANCE_MARGIN
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_a_hopeless_pair_keeps_the_header_and_says_so(target, seed):
     result = register_rigid(target, noise(REFERENCE_GRID, seed), seed=seed)
     assert not result.accepted
     assert np.array_equal(result.reference_to_target, np.eye(4))
-    assert "header geometry" in result.message
-    assert "kept" in result.message
+    assert "the header geometry is kept" in result.message
 
 
 def test_an_empty_reference_keeps_the_header(target):
@@ -169,30 +178,25 @@ def test_a_single_slice_is_not_registered(target, reference, which):
     assert result.message == "Registration needs several slices; the header geometry is used."
 
 
-def test_the_same_seed_gives_the_same_bits_with_any_number_of_threads(target, reference):
-    moved = carried(reference, random_motion(2, np.zeros(3), 5, 5))
+def test_the_same_seed_gives_the_same_bits_with_any_number_of_threads(target, moved, registered):
     threads = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
-    results = []
     try:
-        for count in (1, 4):
-            sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(count)
-            results.append(register_rigid(target, moved, seed=3))
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(4 if threads != 4 else 3)
+        again = register_rigid(target, moved)
     finally:
         sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
-    assert np.array_equal(results[0].reference_to_target, results[1].reference_to_target)
-    assert results[0].correlation_after == results[1].correlation_after
-    assert results[0].message == results[1].message
+    assert np.array_equal(again.reference_to_target, registered[0].reference_to_target)
+    assert again.correlation_after == registered[0].correlation_after
 
 
-def test_progress_rises_to_one(target, reference):
-    fractions: list[float] = []
-    register_rigid(target, reference, progress=fractions.append)
+def test_progress_rises_to_one(registered):
+    _, fractions = registered
     assert fractions == sorted(fractions)
     assert fractions[-1] == 1
     assert len(fractions) >= 4
 
 
-@pytest.mark.parametrize("after", [0, 3, 12, 40])
+@pytest.mark.parametrize("after", [0, 3, 30])
 def test_cancelling_stops_it(target, reference, after):
     answers = iter([False] * after)
 

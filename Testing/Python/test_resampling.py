@@ -148,5 +148,5 @@ def test_cubic_overshoot_stays_above_zero_for_magnitudes_and_above_the_minimum_f
 
 def test_an_unknown_interpolation_is_refused_with_the_known_ones():
     volume = Volume(np.ones((4, 4, 4)), np.eye(4))
-    with pytest.raises(InputError, match="lanczos.*cubic, linear, nearest"):
+    with pytest.raises(InputError, match=r"lanczos.*cubic, linear, nearest"):
         resample(volume, volume.grid, "lanczos")

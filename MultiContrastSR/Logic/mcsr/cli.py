@@ -196,7 +196,7 @@ def train(
             from .training.recipe import load_recipe
             from .training.weights import export_weights
         except ModuleNotFoundError as error:
-            raise McsrError(f'Training needs {error.name}; run: pip install "mcsr[train]".') from error
+            raise McsrError(f"Training needs {error.name}; run: pip install lightning tomli") from error
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
         chosen = load_recipe(recipe)
         with console.progress():  # Ctrl-C stops after a checkpoint
@@ -259,9 +259,9 @@ def _tell(console: Console, result: Result, files: list[Path]) -> None:
     console.say(f"Wrote {', '.join(file.name for file in files)} to {files[0].parent}.")
     picture = next((file for file in files if file.suffix == ".png"), None)
     if picture is None:
-        console.warn('No figure was made; for one, run: pip install "mcsr[report]".')
+        console.warn("No figure was made; for one, run: pip install matplotlib")
     else:
-        console.say(f"Look at {picture}. Research use only.")
+        console.say(f"Research use only. Look at {picture}")
 
 
 def main() -> Any:

@@ -25,6 +25,10 @@ MIN_SLICES = 3
 ACCEPTANCE_MARGIN = 0.02
 """What the gradient correlation has to gain for the registration to be believed."""
 
+MIN_KEPT_OVERLAP = 0.5
+"""Of the target's signal that the reference covers with the header geometry, what it must still cover: images that
+have nothing in common are driven apart until a corner happens to match."""
+
 FINE_VOXELS = 3_000_000
 """Voxels of the finest working grid over the target's box, at most: 1.3 mm for a head, in proportion for all else."""
 
@@ -112,8 +116,8 @@ def register_rigid(
 
     Mattes mutual information on three resolutions (SimpleITK), from two starts: the header geometry, and the
     centroids of the signal laid on each other. The better one is accepted where the gradient correlation, which the
-    optimiser has not seen, gains `ACCEPTANCE_MARGIN`; else the header geometry is kept. The same inputs and seed
-    give the same bits, whatever the number of threads.
+    optimiser has not seen, gains `ACCEPTANCE_MARGIN` and the images still overlap; else the header geometry is kept.
+    The same inputs and seed give the same bits, whatever the number of threads.
 
     Args:
         target: any grid that overlaps the reference in space.
@@ -130,7 +134,7 @@ def register_rigid(
     fixed = targets[-1]
     job = _Job(seed, *_signal_extent(targets[0]), progress, cancelled)
     if min(*target.grid.shape_ijk, *reference.grid.shape_ijk) < MIN_SLICES:
-        correlation, _ = _correlations(fixed, reference, np.eye(4))
+        correlation, _, _ = _correlations(fixed, reference, np.eye(4))
         message = "Registration needs several slices; the header geometry is used."
         return Registration(np.eye(4), False, correlation, correlation, message)
     job.check(0.2)
@@ -139,11 +143,12 @@ def register_rigid(
     target_to_reference = _search(targets, references, job)
     job.check(0.9)
     motion = np.linalg.inv(target_to_reference)
-    before, after = _correlations(fixed, reference, motion)
+    before, after, kept = _correlations(fixed, reference, motion)
     job.check(1.0)
     figures = f"gradient correlation {before:.2f} before, {after:.2f} after"
-    if after < before + ACCEPTANCE_MARGIN:
-        message = f"Registration did not improve on the header geometry, which is kept ({figures})."
+    if after < before + ACCEPTANCE_MARGIN or kept < MIN_KEPT_OVERLAP:
+        why = "drove the images apart" if kept < MIN_KEPT_OVERLAP else "did not bring the images closer"
+        message = f"Registration {why}, so the header geometry is kept ({figures})."
         return Registration(np.eye(4), False, before, after, message)
     moved_mm = float(np.linalg.norm(job.centre_ras - transform_points(target_to_reference, job.centre_ras)))
     turned_deg = float(np.rad2deg(np.arccos(np.clip((np.trace(motion[:3, :3]) - 1) / 2, -1, 1))))
@@ -170,18 +175,21 @@ def gradient_correlation(a: np.ndarray, b: np.ndarray, mask: np.ndarray) -> floa
     return float(np.corrcoef(edges_a, edges_b)[0, 1])
 
 
-def _correlations(fixed: _Sampled, reference: Volume, motion: np.ndarray) -> tuple[float, float]:
-    """Gradient correlation without and with the motion, over the same voxels: target's signal that both cover."""
+def _correlations(fixed: _Sampled, reference: Volume, motion: np.ndarray) -> tuple[float, float, float]:
+    """Gradient correlation without and with the motion, over the target's signal that the reference covers in both.
+
+    The third value is the share of that signal in what the reference covers without the motion.
+    """
     grid = fixed.volume.grid
     moved = Volume(reference.array_kji, moved_grid(reference.grid, motion).ijk_to_ras)
     # A gradient reaches one voxel far, and the rim of a field of view is not an edge.
-    inside = _eroded(fixed.covered & coverage(reference.grid, grid) & coverage(moved.grid, grid))
-    mask = inside & foreground(fixed.volume.array_kji)
+    covered = _eroded(fixed.covered & coverage(reference.grid, grid)) & foreground(fixed.volume.array_kji)
+    mask = covered & _eroded(coverage(moved.grid, grid))
     before, after = (
         gradient_correlation(fixed.volume.array_kji, resample(image, grid, "linear").array_kji, mask)
         for image in (reference, moved)
     )
-    return before, after
+    return before, after, float(mask.sum() / max(1, covered.sum()))
 
 
 def _search(targets: list[_Sampled], references: list[_Sampled], job: _Job) -> np.ndarray:
@@ -222,8 +230,8 @@ def _optimise(
     )
     # One step turns the head's rim about as far as it shifts the head.
     method.SetOptimizerScales([job.radius_mm**2] * 3 + [1.0] * 3)
-    # ITK adds the joint histogram's derivatives in the order in which threads finish; one thread gives the same bits.
-    method.SetNumberOfThreads(1)
+    # ITK adds the joint histogram's derivatives in the order in which threads finish; one of them, the same bits.
+    method.SetNumberOfWorkUnits(1)
     transform = sitk.Euler3DTransform(start)
     method.SetInitialTransform(transform, inPlace=True)
     method.AddCommand(sitk.sitkIterationEvent, lambda: method.StopRegistration() if job.cancelled() else None)

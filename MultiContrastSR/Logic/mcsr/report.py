@@ -48,7 +48,7 @@ def write_figure(path: Path, panels: Panels, *, slice_index: int | None = None) 
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise McsrError('The figure needs matplotlib; install it with: pip install "mcsr[report]"') from error
+        raise McsrError("The figure needs matplotlib; run: pip install matplotlib") from error
     view = View(panels, slice_index)
     figure = Figure(figsize=_size_inch(view), dpi=_DPI)
     FigureCanvasAgg(figure)

@@ -242,7 +242,7 @@ def _detail_box(detail: np.ndarray, head: Box, spacing: np.ndarray) -> Box:
     columns = min(head.columns, max(1, round(_ZOOM_MM / spacing[1])))
     inside = np.where(_inner_ellipse(head), head.crop(detail), 0).astype(np.float64)
     # Capped, so that many fine structures count more than a few bright edges.
-    capped = np.minimum(inside, np.percentile(inside, 90))
+    capped = np.minimum(inside, np.percentile(inside[inside > 0], 90) if inside.any() else 0)
     total = np.pad(capped, ((1, 0), (1, 0))).cumsum(axis=0).cumsum(axis=1)
     sums = total[rows:, columns:] - total[:-rows, columns:] - total[rows:, :-columns] + total[:-rows, :-columns]
     row, column = np.unravel_index(int(np.argmax(sums)), sums.shape)
