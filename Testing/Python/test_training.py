@@ -1,0 +1,147 @@
+"""The training loop on small files: what it samples, that it learns, that it resumes."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mcsr.errors import InputError
+from mcsr.evaluation import evaluate, markdown_table, write_csv
+from mcsr.job import Settings
+from mcsr.subjects import find_subject_pairs
+from mcsr.training.data import TrainingSamples, find_pairs, read_sample
+from mcsr.training.loop import CHECKPOINT, train
+from mcsr.training.recipe import RECIPE_FOLDER, Augmentation, Phase, Recipe, load_recipe
+from mcsr.training.weights import export_weights
+from mcsr.weights import load_weights
+from subject_files import write_subject
+
+TINY = {"channels": 8, "encoder_blocks": (1, 1, 1), "fusion_blocks": (1, 1, 1), "pool": 4, "tokens": 4}
+RECIPE = Recipe(
+    name="tiny",
+    network="dcamsr-s",
+    scale=2,
+    steps=6,
+    learning_rate=2e-3,
+    phases=(Phase(share=0.5, batch=2, crop=24), Phase(share=0.5, batch=1)),
+    network_config=TINY,
+    precision="32-true",
+    warmup_steps=2,
+)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("subjects")
+    write_subject(folder, "a", "train", "one")
+    write_subject(folder, "b", "train", "two", all_native=True)
+    write_subject(folder, "c", "val", "three")
+    return folder
+
+
+def test_pairs_have_native_targets_and_covered_slices(data: Path) -> None:
+    pairs = {pair.key: pair for pair in find_subject_pairs(data, "train")}
+    assert sorted(pairs) == ["a T2<-T1", "b T1<-T2", "b T2<-T1"]
+    assert pairs["a T2<-T1"].slices == range(1, 5)
+    assert (pairs["a T2<-T1"].auxiliary, pairs["b T2<-T1"].auxiliary) == (False, True)
+    volume = pairs["a T2<-T1"].read("T2")
+    assert volume.grid.shape_ijk == (50, 58, 4)
+    with pytest.raises(InputError, match="no HDF5 subject file of split 'test'"):
+        find_subject_pairs(data, "test")
+
+
+def test_samples_are_scaled_aligned_and_on_the_canvas(data: Path) -> None:
+    pair = find_pairs(data, "val", 2, "kspace", 8)[0]
+    sample = read_sample(pair, 2, 2, "kspace")
+    assert sample.target_hr.shape == sample.reference.shape
+    assert sample.target_hr.shape[1] == 2 * sample.target_lr.shape[1] == 2 * pair.canvas.rows
+    assert 0.5 < sample.target_hr.max() < 1.6
+    # A coarse pixel is about the mean of the fine ones it covers.
+    means = sample.target_hr[0].reshape(pair.canvas.rows, 2, pair.canvas.columns, 2).mean(axis=(1, 3))
+    assert np.corrcoef(means.ravel(), sample.target_lr[0].ravel())[0, 1] > 0.97
+
+
+def test_a_batch_depends_on_seed_and_step_alone(data: Path) -> None:
+    pairs = find_pairs(data, "train", 2, "kspace", 8)
+    for phase in RECIPE.phases:
+        first, again, other = (TrainingSamples(pairs, RECIPE).batch(step, phase) for step in (3, 3, 4))
+        assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+        assert first[1].shape != other[1].shape or not torch.equal(first[1], other[1])
+    crop = TrainingSamples(pairs, RECIPE).batch(0, RECIPE.phases[0])
+    assert {tuple(t.shape) for t in crop} == {(2, 1, 24, 24)}, "crops come upsampled"
+
+
+def test_augmentation_gives_the_target_as_its_own_reference(data: Path) -> None:
+    recipe = dataclasses.replace(
+        RECIPE, augmentation=Augmentation(flip=1.0, self_reference=1.0, foreign_reference=0, shift=0, remap=0)
+    )
+    pairs = find_pairs(data, "train", 2, "kspace", 8)
+    target, truth, reference = TrainingSamples(pairs, recipe).batch(0, RECIPE.phases[0])
+    assert torch.equal(target, reference)
+    assert not torch.equal(truth, reference)
+
+
+def test_training_learns_and_is_better_than_its_start(data: Path, tmp_path: Path) -> None:
+    recipe = dataclasses.replace(
+        RECIPE, steps=120, learning_rate=5e-3, phases=(Phase(share=1.0, batch=1),), ema_decay=0.9
+    )
+    train(recipe, data, tmp_path)
+    with (tmp_path / "log.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    reference = [float(row["value"]) for row in rows if row["what"] == "c T2<-T1 reference"]
+    sinc = [float(row["value"]) for row in rows if row["what"] == "c T2<-T1 sinc"]
+    assert reference[-1] > reference[0] + 0.2
+    assert reference[-1] > sinc[-1] + 0.2, "so few steps are enough to beat interpolation here"
+
+
+def test_a_resumed_run_ends_with_the_same_weights(data: Path, tmp_path: Path) -> None:
+    whole = train(RECIPE, data, tmp_path / "whole")
+    asked = iter([False] * 3)
+    train(RECIPE, data, tmp_path / "cut", cancelled=lambda: next(asked, True))
+    assert (tmp_path / "cut" / CHECKPOINT).is_file()
+    resumed = train(RECIPE, data, tmp_path / "cut", resume=True)
+    for (name, a), b in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+    with pytest.raises(InputError, match="no checkpoint to resume from"):
+        train(RECIPE, data, tmp_path / "new", resume=True)
+
+
+def test_weights_are_exported_with_their_card_and_evaluated(data: Path, tmp_path: Path) -> None:
+    network = train(dataclasses.replace(RECIPE, steps=2), data, tmp_path)
+    file = export_weights(network, RECIPE, data, tmp_path / "weights.safetensors")
+    card = load_weights(file).metadata
+    assert (card["architecture"], card["scale"], card["degradation"]) == ("dcamsr-s", 2, "kspace")
+    assert card["contrasts"] == ["T1<-T2", "T2<-T1"]
+    assert card["spacing_mm"] == [0.8, 0.8]
+    assert card["data"] == ["Nobody, Journal of Blobs 2026. (CC-BY)"]
+    rows = list(evaluate(data, ["dcamsr-s"], [2], settings=Settings(weights=file)))
+    assert [(row.model, row.reference) for row in rows] == [("sinc", "T1"), ("dcamsr-s", "T1"), ("dcamsr-s", "self")]
+    assert rows[0].psnr > 20
+    assert "| c | T2 | T1 | x2 | sinc |" in markdown_table(rows)
+    assert "| +0.00 |" in markdown_table(rows)
+    write_csv(rows, tmp_path / "rows.csv")
+    with (tmp_path / "rows.csv").open() as opened:
+        assert [row["model"] for row in csv.DictReader(opened)] == ["sinc", "dcamsr-s", "dcamsr-s"]
+
+
+def test_every_recipe_reads_and_mistakes_are_named(tmp_path: Path) -> None:
+    files = sorted(RECIPE_FOLDER.rglob("*.toml"))
+    assert len(files) >= 2
+    for file in files:
+        recipe = load_recipe(file)
+        assert sum(phase.share for phase in recipe.phases) == pytest.approx(1)
+        assert all(phase.batch == 1 or phase.crop for phase in recipe.phases)
+    assert load_recipe("shipped/dcamsr-s-x4").scale == 4
+    with pytest.raises(InputError, match=r"No recipe 'shipped/nothing'; known are .*dcamsr-s-x4"):
+        load_recipe("shipped/nothing")
+    wrong = tmp_path / "wrong.toml"
+    wrong.write_text('name = "x"\nspeed = 3\n')
+    with pytest.raises(InputError, match="unknown settings speed"):
+        load_recipe(wrong)
+    wrong.write_text('name = "x"\n')
+    with pytest.raises(InputError, match="not a complete recipe"):
+        load_recipe(wrong)
