@@ -1,6 +1,6 @@
 """Make a trained weights file one that ships: measure it, write the figures into its card, enter it in the manifest.
 
-.venv/bin/python tools/release_weights.py runs/x4/weights.safetensors --data DATA
+.venv/bin/python tools/release_weights.py runs/x4/weights.safetensors --data DATA --sessions ms_p04_s1,ms_p04_s1_flair
 """
 
 from __future__ import annotations
@@ -21,11 +21,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("weights", type=Path)
     parser.add_argument("--data", type=Path, required=True, help="folder of HDF5 subject files; split 'val' is scored")
+    parser.add_argument("--sessions", default="", help="only these, comma-separated")
     arguments = parser.parse_args()
+    sessions = [name for name in arguments.sessions.split(",") if name]
     weights = load_weights(arguments.weights)
     architecture, scale = str(weights.metadata["architecture"]), int(weights.metadata["scale"])
     settings = Settings(weights=arguments.weights)
-    rows = list(evaluate(arguments.data, [architecture], [scale], settings=settings, started=print))
+    rows = list(evaluate(arguments.data, [architecture], [scale], sessions=sessions, settings=settings, started=print))
     card = {key: value for key, value in weights.metadata.items() if key != "config"}
     card["figures"] = figures(rows)
     name = f"{architecture}-x{scale}"

@@ -83,6 +83,7 @@ def test_json_lines(files: tuple[Path, Path, Path], tmp_path: Path, untrained_x2
         (["--model", "dcamsr-x"], 2, "did you mean dcamsr-s"),
         (["--scale", "4"], 4, "not dcamsr-s x4"),
         (["--device", "tpu"], 5, "Unknown device"),
+        (["--weights", "README"], 4, "There is no weights file README"),
         (["--ground-truth", "nowhere.nii"], 2, "nowhere.nii"),
     ],
 )
@@ -166,6 +167,42 @@ def test_ctrl_c_stops_cleanly(tmp_path: Path, untrained_x2: Path) -> None:
     assert time.monotonic() - started < 15
     assert json.loads(rest.splitlines()[-1])["exit_code"] == 3
     assert sorted(p.name for p in tmp_path.iterdir()) == ["low.nii", "ref.nii"]
+
+
+def test_tampered_weights_exit_with_their_own_code(
+    files: tuple[Path, Path, Path], tmp_path: Path, untrained_x2: Path
+) -> None:
+    content = bytearray(untrained_x2.read_bytes())
+    content[-1] ^= 1
+    tampered = tmp_path / "tampered.safetensors"
+    tampered.write_bytes(content)
+    result = enhance(files, tmp_path / "out", tampered)
+    assert result.exit_code == 4
+    assert "was changed after it was written" in " ".join(result.output.split())
+    assert not (tmp_path / "out").exists()
+
+
+def test_demo_with_own_files(files: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    result = run("demo", "--target", files[2], "--reference", files[1], "-o", tmp_path / "out", "--scale", 2)
+    assert result.exit_code == 0, result.output
+    names = sorted(p.name for p in (tmp_path / "out").iterdir())
+    assert names == sorted([*OUTPUTS, "target_lr.nii.gz", "target_truth.nii.gz", "reference.nii.gz"])
+    assert result.output.replace("\n", "").rstrip().endswith("report.png")
+    half = run("demo", "--target", files[2], "-o", tmp_path / "half")
+    assert half.exit_code == 2
+    assert "Give both --target and --reference" in " ".join(half.output.split())
+    assert not (tmp_path / "half").exists()
+
+
+@pytest.mark.slow
+def test_demo_on_the_phantom_beats_interpolation(tmp_path: Path) -> None:
+    result = run("demo", "-o", tmp_path / "demo")
+    assert result.exit_code == 0, result.output
+    report = json.loads((tmp_path / "demo" / "report.json").read_text())
+    scores = report["scores"]
+    assert scores["result"]["psnr"] > scores["interpolated"]["psnr"] + 1.5
+    assert scores["result"]["ssim"] > scores["interpolated"]["ssim"]
+    assert report["registration"]["accepted"], "the phantom moves between its scans"
 
 
 def test_models_list_and_show() -> None:

@@ -166,8 +166,7 @@ def _forward(
     network: Network, lr: np.ndarray, reference: np.ndarray, plan: Plan, generator: torch.Generator
 ) -> np.ndarray:
     target, ref = (
-        torch.from_numpy(np.array(array, dtype=np.float32))[:, None].to(plan.device)
-        for array in (lr, reference)
+        torch.from_numpy(np.array(array, dtype=np.float32))[:, None].to(plan.device) for array in (lr, reference)
     )
     return network(target, ref, generator=generator).sr[:, 0].float().cpu().numpy()
 

@@ -90,6 +90,11 @@ def enhance(
             seed=settings.seed,
             update=report.update,
         )
+        if job.plan.tile != plan.tile:
+            job.warnings.append(
+                f"Memory was short, so slices were run in tiles of {job.plan.tile} pixels; "
+                "whole slices give a slightly different result."
+            )
     with report.stage("Checking consistency"):
         sr = _clipped(job, _consistent(job, scaled * target_scale))
         interpolated = _clipped(job, interpolated)

@@ -1,0 +1,61 @@
+"""The weights that ship: whole, small, complete in what they say, and as good as they say."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+from mcsr.evaluation import Row, evaluate
+from mcsr.weights import MODEL_FOLDERS, load_weights, shipped_models
+
+SESSIONS = ("ms_p04_s1", "ms_p04_s1_flair")
+CARD = {"architecture", "config", "scale", "degradation", "sampling", "intensity", "canvas", "contrasts", "plane"}
+CARD |= {"spacing_mm", "data", "licence", "figures", "git_revision", "version"}
+ENTRIES = {entry["id"]: entry for entry in shipped_models()}
+
+
+def test_both_scales_ship_and_the_whole_stays_small() -> None:
+    assert set(ENTRIES) == {"dcamsr-s-x2", "dcamsr-s-x4"}
+    assert sum(entry["path"].stat().st_size for entry in ENTRIES.values()) < 32e6
+    assert any((folder / "LICENSE").is_file() for folder in MODEL_FOLDERS)
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_shipped_weights_are_whole_and_say_all(name: str) -> None:
+    entry = ENTRIES[name]
+    weights = load_weights(entry["path"], expected_sha256=entry["sha256"])
+    assert set(weights.metadata) >= CARD
+    assert weights.metadata["scale"] == entry["scale"]
+    assert weights.metadata["figures"] == entry["figures"]
+    assert "CC BY 4.0" in weights.metadata["licence"]
+    assert any("Lesjak" in source for source in weights.metadata["data"])
+    assert weights.build().config.scale == entry["scale"]
+
+
+@pytest.mark.slow
+@pytest.mark.data
+@pytest.mark.parametrize("scale", [2, 4])
+def test_shipped_weights_are_as_good_as_they_say(scale: int, real_data: Path) -> None:
+    """Validation sessions through the whole pipeline: over sinc, over themselves without a reference, as on the card."""
+    rows = list(evaluate(real_data, ["dcamsr-s"], [scale], sessions=SESSIONS))
+    by_method: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for row in rows:
+        method = "sinc" if row.model == "sinc" else ("self" if row.reference == "self" else "reference")
+        by_method[row.session, method].append(row)
+    for session in SESSIONS:
+        psnr, ssim = {}, {}
+        for method in ("reference", "self", "sinc"):
+            chosen = by_method[session, method]
+            assert len(chosen) == 2, "two references each"
+            psnr[method] = sum(row.psnr for row in chosen) / 2
+            ssim[method] = sum(row.ssim for row in chosen) / 2
+        assert psnr["reference"] > psnr["sinc"] + (1.5 if scale == 4 else 0)
+        assert psnr["reference"] > psnr["self"]
+        assert ssim["reference"] > max(ssim["sinc"], ssim["self"])
+    figures = ENTRIES[f"dcamsr-s-x{scale}"]["figures"]
+    for row in rows:
+        if row.model != "sinc" and row.reference != "self":
+            claimed = figures[f"{row.session} {row.target}<-{row.reference}"]
+            assert row.psnr == pytest.approx(claimed["psnr"], abs=0.05)
+            assert row.ssim == pytest.approx(claimed["ssim"], abs=0.002)
