@@ -140,6 +140,16 @@ def test_slices_that_the_reference_does_not_reach_help_themselves(untrained_x2: 
     assert not np.allclose(result.sr.array_kji[4], alone.sr.array_kji[4])
 
 
+def test_empty_slices_stay_interpolated(untrained_x2: Path) -> None:
+    truth, reference = pair()
+    target, _ = simulate(truth, 2)
+    array = target.array_kji.copy()
+    array[0] = 0.01 * np.random.default_rng(0).random(array[0].shape)
+    result = enhance(target.with_array(array), reference, _settings(untrained_x2, consistency=False))
+    np.testing.assert_allclose(result.sr.array_kji[0], result.interpolated.array_kji[0], atol=1e-6)
+    assert np.abs(result.residual.array_kji[4]).max() > 1
+
+
 def test_few_nan_work_with_a_warning(untrained_x2: Path) -> None:
     truth, reference = pair()
     target, _ = simulate(truth, 2)

@@ -37,7 +37,7 @@ def test_shipped_weights_are_whole_and_say_all(name: str) -> None:
 @pytest.mark.data
 @pytest.mark.parametrize("scale", [2, 4])
 def test_shipped_weights_are_as_good_as_they_say(scale: int, real_data: Path) -> None:
-    """Validation sessions through the whole pipeline: over sinc, over themselves without a reference, as on the card."""
+    """Through the whole pipeline: over sinc, over themselves without a reference, and as on the card."""
     rows = list(evaluate(real_data, ["dcamsr-s"], [scale], sessions=SESSIONS))
     by_method: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in rows:

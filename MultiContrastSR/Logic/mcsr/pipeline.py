@@ -26,8 +26,8 @@ from .geometry import (
     slice_axis,
     slice_axis_of_plane,
 )
-from .inference import enhance_slices, make_plan
-from .intensity import intensity_scale
+from .inference import Plan, enhance_slices, make_plan
+from .intensity import foreground, intensity_scale
 from .job import Job, Result, Settings
 from .metrics import compare
 from .networks import Network, create_network, network_class
@@ -41,6 +41,7 @@ SCALES = (2, 3, 4)
 BASELINE_CARD: Mapping[str, Any] = {"degradation": "kspace", "plane": "axial"}
 _STAGES = {"Registering": 3.0, "Resampling the reference": 1.0, "Enhancing": 12.0, "Checking consistency": 1.5}
 _COVERED_SLICE = 0.05
+_EMPTY_SLICE = 0.01
 
 
 def enhance(
@@ -82,21 +83,9 @@ def enhance(
         reference_hr = resample(moved, job.hr_grid)
         reference_slices = _reference_slices(job, moved, reference_hr, interpolated / target_scale)
     with report.stage("Enhancing"):
-        scaled, job.plan = enhance_slices(
-            job.network,
-            job.target.array_kji / target_scale,
-            reference_slices,
-            plan,
-            seed=settings.seed,
-            update=report.update,
-        )
-        if job.plan.tile != plan.tile:
-            job.warnings.append(
-                f"Memory was short, so slices were run in tiles of {job.plan.tile} pixels; "
-                "whole slices give a slightly different result."
-            )
+        sr = _enhanced(job, plan, reference_slices, interpolated, target_scale, report)
     with report.stage("Checking consistency"):
-        sr = _clipped(job, _consistent(job, scaled * target_scale))
+        sr = _clipped(job, _consistent(job, sr))
         interpolated = _clipped(job, interpolated)
     job.seconds = report.seconds
     return _result(job, sr, interpolated, reference_hr, truth)
@@ -215,6 +204,34 @@ def _reference_slices(job: Job, moved: Volume, on_hr: Volume, target_up: np.ndar
         )
         slices = np.where(bare[:, None, None], target_up, slices)
     return slices
+
+
+def _enhanced(
+    job: Job,
+    plan: Plan,
+    reference_slices: np.ndarray,
+    interpolated: np.ndarray,
+    target_scale: np.float32,
+    report: JobProgress,
+) -> np.ndarray:
+    """Step 5: the network on all slices that hold signal; it never saw empty ones, so they stay interpolated."""
+    lit = foreground(job.target.array_kji).mean(axis=(1, 2)) >= _EMPTY_SLICE
+    scaled, job.plan = enhance_slices(
+        job.network,
+        job.target.array_kji[lit] / target_scale,
+        reference_slices[lit],
+        plan,
+        seed=job.settings.seed,
+        update=report.update,
+    )
+    if job.plan.tile != plan.tile:
+        job.warnings.append(
+            f"Memory was short, so slices were run in tiles of {job.plan.tile} pixels; "
+            "whole slices give a slightly different result."
+        )
+    sr = interpolated.copy()
+    sr[lit] = scaled * target_scale
+    return sr
 
 
 def _consistent(job: Job, sr: np.ndarray) -> np.ndarray:
