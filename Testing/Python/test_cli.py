@@ -12,14 +12,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from grids import oblique_grid
 from mcsr import cli
 from mcsr.cli import app
 from mcsr.container import read_container
 from mcsr.errors import OutputError
+from mcsr.geometry import plane_name
 from mcsr.imageio import read_volume, write_volume
+from mcsr.job import Settings
+from mcsr.metrics import compare
+from mcsr.pipeline import enhance as enhance_volumes
 from mcsr.pipeline import simulate
+from mcsr.report import Panels
 from mcsr.volume import Volume
-from scenes import pair
+from scenes import pair, scene
 from typer.testing import CliRunner, Result
 
 OUTPUTS = ["report.json", "report.png", "residual.nii.gz", "result.h5", "sr.nii.gz"]
@@ -56,7 +62,8 @@ def test_enhance_writes_everything(files: tuple[Path, Path, Path], tmp_path: Pat
     container = read_container(tmp_path / "out" / "result.h5")
     np.testing.assert_allclose(container.volumes["sr"].array_kji, sr.array_kji, atol=0.51)
     report = json.loads((tmp_path / "out" / "report.json").read_text())
-    assert report["scores"]["result"]["psnr"] == pytest.approx(report["scores"]["result"]["psnr"])
+    rescored = compare(container.volumes["sr"].array_kji, truth.array_kji)
+    assert report["scores"]["result"]["psnr"] == pytest.approx(rescored.psnr, abs=0.01)
     assert f"PSNR {report['scores']['result']['psnr']:.2f} dB" in result.output
     assert str(tmp_path) not in (tmp_path / "out" / "report.json").read_text(), "a path of the user's machine"
     assert "Research use only" in result.output
@@ -133,6 +140,53 @@ def test_a_full_disk_leaves_nothing(
     assert result.exit_code == OutputError.exit_code
     assert "No space left on device" in " ".join(result.output.split())
     assert not (tmp_path / "out").exists()
+
+
+def test_sheared_volumes_are_written_as_nrrd(
+    files: tuple[Path, Path, Path], tmp_path: Path, untrained_x2: Path
+) -> None:
+    target = read_volume(files[0])
+    matrix = target.ijk_to_ras.copy()
+    matrix[:3, 2] += 0.2 * matrix[:3, 0]
+    sheared = tmp_path / "sheared.nrrd"
+    write_volume(Volume(target.array_kji, matrix), sheared)
+    result = enhance((sheared, files[1], files[2]), tmp_path / "out", untrained_x2)
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "out" / "sr.nrrd").is_file()
+
+
+def test_folders_made_for_a_job_that_fails_are_removed_and_an_old_figure_does_not_stay(
+    files: tuple[Path, Path, Path], tmp_path: Path, untrained_x2: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert enhance(files, tmp_path / "a" / "b" / "c", untrained_x2, "--device", "tpu").exit_code == 5
+    assert not (tmp_path / "a").exists()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "report.png").write_bytes(b"of another job")
+    monkeypatch.setattr("mcsr.outputs.find_spec", lambda name: None)
+    assert enhance(files, tmp_path / "out", untrained_x2).exit_code == 0
+    assert not (tmp_path / "out" / "report.png").exists()
+
+
+@pytest.mark.parametrize("plane", ["sagittal", "coronal"])
+def test_the_figure_shows_the_plane_that_was_enhanced(plane: str) -> None:
+    grid = oblique_grid((32, 36, 40), (1.0, 1.0, 1.0))
+    low, _ = simulate(scene("T2", grid), 2, plane=plane)
+    result = enhance_volumes(low, scene("T1", grid), Settings(model="sinc", scale=2))
+    panels = Panels.of(result)
+    assert plane_name(result.sr.grid, panels.slice_axis) == plane
+
+
+def test_evaluate_says_what_is_wrong(tmp_path: Path) -> None:
+    (tmp_path / "junk.h5").write_bytes(b"no")
+    for arguments, sentence in (
+        (["--scales", "2,"], "not a list of numbers"),
+        (["-o", tmp_path / "nodir" / "x.csv"], "no .csv file in a folder that exists"),
+        (["-o", tmp_path / "notes.md"], "no .csv file"),
+        ([], "junk.h5 is not a whole HDF5 subject file"),
+    ):
+        result = run("evaluate", tmp_path, *arguments)
+        assert result.exit_code == 2, result.output
+        assert sentence in " ".join(result.output.split())
 
 
 def test_simulate_writes_the_low_resolution_volume(files: tuple[Path, Path, Path], tmp_path: Path) -> None:

@@ -109,6 +109,40 @@ def test_memory_running_out_leads_to_smaller_batches_then_tiles_then_a_sentence(
         enhance_slices(network, target, reference, plan)
 
 
+def test_when_tiles_become_needed_half_way_all_slices_are_run_in_tiles() -> None:
+    target, reference = _slices(4)
+
+    class Marks(EchoReference):
+        """Writes the height of what it saw; runs out of memory on whole slices from the third on."""
+
+        whole = 0
+
+        def forward(self, target_lr: torch.Tensor, reference: torch.Tensor, **_: Any) -> SROutput:
+            if reference.shape[-2] == 160:
+                self.whole += 1
+                if self.whole > 2:
+                    raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
+            return SROutput(torch.full_like(reference, reference.shape[-2]))
+
+    result, used = enhance_slices(Marks(), target, reference, make_plan(Marks(), Canvas(0, 0, 80, 64), "cpu", "fp32"))
+    assert used.tile == 128
+    np.testing.assert_allclose(result, 128)
+
+
+def test_other_errors_and_wrong_numbers_are_not_hidden() -> None:
+    target, reference = _slices(1)
+    plan = make_plan(EchoReference(), Canvas(0, 0, 80, 64), "cpu", "fp32")
+
+    class Broken(EchoReference):
+        def forward(self, target_lr: torch.Tensor, reference: torch.Tensor, **_: Any) -> SROutput:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        enhance_slices(Broken(), target, reference, plan)
+    with pytest.raises(DeviceError, match=r"no numbers \(fp32 on cpu\); use --precision fp32"):
+        enhance_slices(EchoReference(), target, reference * np.nan, plan)
+
+
 def test_cancel_stops_between_batches() -> None:
     target, reference = _slices(4)
     seen: list[float] = []

@@ -7,15 +7,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from grids import ALL_ORDERS, SOME_ORDERS, oblique_grid, order_id
+from mcsr import pipeline
 from mcsr.degradation import crop_to_multiple, degrade
 from mcsr.errors import Cancelled, DeviceError, GeometryError, InputError, McsrError, WeightsError
 from mcsr.geometry import AxisOrder, Grid, moved_grid, refine_grid, same_space
 from mcsr.intensity import intensity_scale
 from mcsr.job import Settings
+from mcsr.networks import create_network
 from mcsr.pipeline import enhance, simulate
 from mcsr.progress import Event
 from mcsr.volume import Volume
+from mcsr.weights import save_weights
 from scenes import pair, scene
 
 
@@ -133,11 +137,80 @@ def test_one_slice_works_with_a_warning(untrained_x2: Path) -> None:
 def test_slices_that_the_reference_does_not_reach_help_themselves(untrained_x2: Path) -> None:
     truth, reference = pair()
     target, _ = simulate(truth, 2)
-    near = Volume(truth.array_kji[2:6], truth.cropped((0, 0, 2), (48, 56, 4)).ijk_to_ras, name="T1")
-    result = enhance(target, near, _settings(untrained_x2))
-    assert any("does not reach 4 of 8 slices" in warning for warning in result.warnings)
+    flat = scene("T1", truth.grid)
+    near = flat.cropped((0, 0, 2), (48, 56, 4))
+    padded = flat.with_array(np.where(np.isin(np.arange(8), range(2, 6))[:, None, None], flat.array_kji, 0))
     alone = enhance(target, enhance(target, reference, Settings(model="sinc", scale=2)).sr, _settings(untrained_x2))
-    assert not np.allclose(result.sr.array_kji[4], alone.sr.array_kji[4])
+    for part in (near, padded):
+        result = enhance(target, part, _settings(untrained_x2))
+        assert any("does not reach all of 4 of 8 slices" in warning for warning in result.warnings)
+        difference = np.abs(result.sr.array_kji - alone.sr.array_kji).max(axis=(1, 2))
+        assert difference[[0, 1, 6, 7]].max() < 0.02 * difference[2:6].min()
+
+
+def test_where_half_the_field_is_not_covered_the_target_stands_in(untrained_x2: Path) -> None:
+    truth, _ = pair()
+    target, _ = simulate(truth, 2)
+    half = scene("T1", truth.grid).cropped((0, 0, 0), (24, 56, 8))
+    seen: list[np.ndarray] = []
+    original = pipeline.enhance_slices
+
+    def spy(network: object, lr: np.ndarray, reference: np.ndarray, *rest: object, **more: object) -> object:
+        seen.append(reference)
+        return original(network, lr, reference, *rest, **more)  # type: ignore[arg-type]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "enhance_slices", spy)
+        result = enhance(target, half, _settings(untrained_x2))
+    interpolated = result.interpolated.array_kji / intensity_scale(target.array_kji)
+    np.testing.assert_allclose(np.maximum(seen[0][:, :, 26:], 0), interpolated[:, :, 26:], atol=1e-4)
+    assert any("does not reach all of 8 of 8" in warning for warning in result.warnings)
+
+
+def test_one_slightly_negative_voxel_changes_nothing_else(untrained_x2: Path) -> None:
+    truth, reference = pair()
+    target, _ = simulate(truth, 2)
+    array = target.array_kji.copy()
+    array[0, 0, 0] = -0.5
+    expected = enhance(target, reference, _settings(untrained_x2)).sr.array_kji
+    result = enhance(target.with_array(array), reference, _settings(untrained_x2)).sr.array_kji
+    assert result.min() >= 0
+    np.testing.assert_allclose(result[1:], expected[1:], atol=1e-3 * expected.max())
+
+
+def test_signed_images_stay_signed(untrained_x2: Path) -> None:
+    truth, reference = pair()
+    target, _ = simulate(truth, 2, signed=True, noise=0.1)
+    assert enhance(target, reference, _settings(untrained_x2)).sr.array_kji.min() < -1
+
+
+@pytest.mark.parametrize("scale", [3, 4])
+def test_a_network_at_other_scales_on_sizes_that_fit_nothing(scale: int, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    file = tmp_path / "w.safetensors"
+    card = {"architecture": "dcamsr-s", "scale": scale, "degradation": "kspace", "plane": "axial"}
+    save_weights(file, create_network("dcamsr-s", scale=scale), card)
+    truth, reference = pair((53, 62, 4))
+    target, lost = simulate(truth, scale)
+    assert max(lost) > 0
+    settings = Settings(scale=scale, weights=file, registration="none")
+    result = enhance(target, reference, settings, ground_truth=truth)
+    assert result.truth is not None
+    assert same_space(result.sr.grid, result.truth.grid, 1e-6)
+    assert result.provenance["consistency"]["error_after_clip_percent_rms"] < 0.5
+    shift = _shift_in_voxels(result.sr.array_kji, result.truth.array_kji)
+    assert np.abs(shift).max() < 0.3, "random weights disturb, but consistency holds the place"
+
+
+def test_weights_with_shifted_samples_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "w.safetensors"
+    card = {"architecture": "dcamsr-s", "scale": 2, "degradation": "kspace-official", "plane": "axial"}
+    save_weights(file, create_network("dcamsr-s", scale=2), card)
+    truth, reference = pair()
+    with pytest.raises(WeightsError, match="whose samples are shifted"):
+        enhance(simulate(truth, 2)[0], reference, _settings(file))
+    with pytest.raises(WeightsError, match=r"sinc has no weights; leave w\.safetensors out"):
+        enhance(simulate(truth, 2)[0], reference, _settings(file, model="sinc"))
 
 
 def test_empty_slices_stay_interpolated(untrained_x2: Path) -> None:
@@ -247,6 +320,18 @@ def test_simulate_crops_at_the_far_end_and_keeps_the_type() -> None:
     assert deviation == pytest.approx(0.05 * intensity_scale(low.array_kji), rel=0.2)
     with pytest.raises(InputError, match="Scale 7"):
         simulate(truth, 7)
+    for noise in (-0.1, float("nan")):
+        with pytest.raises(InputError, match="no fraction"):
+            simulate(truth, 4, noise=noise)
+
+
+def test_simulate_leaves_an_integer_type_that_cannot_hold_the_values() -> None:
+    truth = dataclasses.replace(pair()[0], source_dtype="uint16")
+    assert simulate(truth, 4)[0].source_dtype == "uint16"
+    signed, _ = simulate(truth, 4, signed=True, noise=0.05)
+    assert (signed.source_dtype, signed.array_kji.min() < 0) == ("float32", True)
+    full = dataclasses.replace(truth, array_kji=truth.array_kji / truth.array_kji.max() * 255, source_dtype="uint8")
+    assert simulate(full, 4, degradation="kspace-official")[0].source_dtype == "float32"
 
 
 def _shift_in_voxels(moved: np.ndarray, fixed: np.ndarray) -> np.ndarray:

@@ -106,6 +106,8 @@ def test_a_resumed_run_ends_with_the_same_weights(data: Path, tmp_path: Path) ->
     resumed = train(RECIPE, data, tmp_path / "cut", resume=True)
     for (name, a), b in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
+    with pytest.raises(InputError, match="holds the checkpoint of another run"):
+        train(RECIPE, data, tmp_path / "cut")
     with pytest.raises(InputError, match="no checkpoint to resume from"):
         train(RECIPE, data, tmp_path / "new", resume=True)
 

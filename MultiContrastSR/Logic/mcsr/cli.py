@@ -164,12 +164,14 @@ def evaluate(
     console = Console()
     with console.exit_on_error():
         names = [name for name in models.split(",") if name]
-        if not scales.replace(",", "").isdigit():
+        factors = [int(scale) for scale in scales.split(",") if scale.strip().isdigit()]
+        if not factors or len(factors) != len(scales.split(",")):
             raise InputError(f"--scales {scales} is not a list of numbers; give for example 2,4.")
         if output:
+            if output.suffix != ".csv" or not output.parent.is_dir():
+                raise InputError(f"-o {output} is no .csv file in a folder that exists; give another name.")
             check_output_path(output, list(data.glob("*.h5")))
         wanted = [name for name in sessions.split(",") if name]
-        factors = [int(scale) for scale in scales.split(",")]
         rows = list(run(data, names, factors, split=split, sessions=wanted, started=console.say))
         typer.echo(markdown_table(rows))
         if output:
@@ -187,7 +189,7 @@ def train(
     """Train a network by a recipe; writes weights.safetensors when done."""
     import logging
 
-    from .errors import McsrError
+    from .errors import Cancelled, McsrError
 
     console = Console()
     with console.exit_on_error():
@@ -201,6 +203,8 @@ def train(
         chosen = load_recipe(recipe)
         with console.progress():  # Ctrl-C stops after a checkpoint
             network = run(chosen, data, output, initial=initial, resume=resume, cancelled=console.cancelled)
+        if console.cancelled():
+            raise Cancelled(f"Stopped; the checkpoint is in {output}: go on with --resume.")
         file = export_weights(network, chosen, data, output / "weights.safetensors")
         console.say(f"Wrote {file}.")
 

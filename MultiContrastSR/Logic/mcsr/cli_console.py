@@ -8,14 +8,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from rich.console import Console as RichConsole
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskProgressColumn, TextColumn
 from rich.text import Text
 
-from .errors import McsrError
+from .errors import Cancelled, McsrError
 from .progress import Event
 
 
@@ -67,11 +67,16 @@ class Console:
         try:
             yield
         except McsrError as error:
-            if self.as_json:
-                self.emit("error", text=str(error), exit_code=error.exit_code)
-            else:
-                self._rich.print(f"[red]{escape(str(error))}[/red]")
-            raise SystemExit(error.exit_code) from None
+            self._fail(error)
+        except KeyboardInterrupt:
+            self._fail(Cancelled("Cancelled; nothing was written."))
+
+    def _fail(self, error: McsrError) -> NoReturn:
+        if self.as_json:
+            self.emit("error", text=str(error), exit_code=error.exit_code)
+        else:
+            self._rich.print(f"[red]{escape(str(error))}[/red]")
+        raise SystemExit(error.exit_code)
 
     @contextmanager
     def progress(self) -> Iterator[Any]:

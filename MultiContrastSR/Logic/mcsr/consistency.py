@@ -13,6 +13,7 @@ from functools import lru_cache
 import numpy as np
 
 from .degradation import FactorsKJI, apply_axis_matrices, axis_matrix
+from .intensity import is_magnitude
 
 # A scanner's zero-filling shows as a fall of the mean power spectrum. The raw MS scans of the training data fall by
 # about 16 dB at their known band; the steepest fall of a fully acquired axis there is 9 dB.
@@ -55,7 +56,7 @@ def enforce_consistency(
 
     Args:
         result: (K, H, W), float.
-        acquired: (K, h, w) in the same intensity units; without negative values it counts as a magnitude image.
+        acquired: (K, h, w) in the same intensity units; see `is_magnitude`.
         factors_kji: factors between the two.
         degradation: name of a linear degradation.
         band_ji: acquired fraction of the band along rows and columns.
@@ -66,7 +67,7 @@ def enforce_consistency(
     backward = [_pseudo_inverse(degradation, n, f) for n, f in zip(x.shape, factors_kji, strict=True)]
     band = [np.eye(y.shape[0]), *(_band_matrix(n, b) for n, b in zip(y.shape[1:], band_ji, strict=True))]
     degraded = apply_axis_matrices(x, forward)
-    if acquired.min() >= 0:
+    if is_magnitude(acquired):
         y = np.where(degraded < 0, -y, y)
     misfit = apply_axis_matrices(y - degraded, band)
     x += apply_axis_matrices(misfit, backward)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from .errors import InputError
-from .imageio import read_volume, write_volume
+from .imageio import read_volume
 from .job import Result, Settings
 from .outputs import OUTPUT_FILES, write_result
 from .phantom import demo_case
@@ -43,8 +42,5 @@ def run_demo(
     """
     low, _ = simulate(truth, settings.scale, seed=settings.seed)
     result = enhance(low, reference, settings, ground_truth=truth, progress=progress, cancelled=cancelled)
-    files = write_result(result, folder)
-    for name, volume in zip(EXTRA_FILES, (low, truth, reference), strict=True):
-        write_volume(replace(volume, name=name), folder / f"{name}.nii.gz")
-        files.append(folder / f"{name}.nii.gz")
-    return result, files
+    extra = dict(zip(EXTRA_FILES, (low, truth, reference), strict=True))
+    return result, write_result(result, folder, extra)

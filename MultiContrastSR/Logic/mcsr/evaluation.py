@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .degradation import crop_to_multiple
+from .imageio import complete_file
 from .job import Settings
+from .networks import network_class
 from .pipeline import enhance, simulate
 from .subjects import SubjectPair, find_subject_pairs
 from .volume import Volume
@@ -78,15 +80,17 @@ def _score_pair(pair: SubjectPair, models: Iterable[str], scale: int, base: Sett
     truth = crop_to_multiple(pair.read(pair.target), (1, scale, scale))[0]
     target = simulate(truth, scale, plane="axial")[0]
     reference = pair.read(pair.reference)
-    baseline = dataclasses.replace(base, model="sinc", scale=scale, plane="axial")
+    settings = dataclasses.replace(base, scale=scale, plane="axial")
+    baseline = dataclasses.replace(settings, model="sinc", weights=None)
     row, interpolated = _score(pair, pair.reference, target, reference, truth, baseline)
     yield row
     for model in models:
         if model == "sinc":
             continue
-        settings = dataclasses.replace(baseline, model=model)
+        settings = dataclasses.replace(settings, model=model)
         yield _score(pair, pair.reference, target, reference, truth, settings)[0]
-        yield _score(pair, "self", target, interpolated, truth, settings)[0]
+        if network_class(model).uses_reference:
+            yield _score(pair, "self", target, interpolated, truth, settings)[0]
 
 
 def _score(
@@ -111,12 +115,10 @@ def _score(
 
 def write_csv(rows: Iterable[Row], path: Path) -> None:
     """Write rows as a csv file, whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", newline="", encoding="utf-8") as file:
+    with complete_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow([field.name for field in dataclasses.fields(Row)])
         writer.writerows(dataclasses.astuple(row) for row in rows)
-    partial.replace(path)
 
 
 def markdown_table(rows: Iterable[Row]) -> str:

@@ -89,6 +89,11 @@ class Grid:
         return self.ijk_to_ras[:3, :3] / self.spacing_ijk_mm
 
     @property
+    def is_orthogonal(self) -> bool:
+        """Whether the axes stand at right angles; a sheared grid is something that not all file formats can hold."""
+        return bool(np.abs(self.directions.T @ self.directions - np.eye(3)).max() < 1e-4)
+
+    @property
     def centre_ras(self) -> np.ndarray:
         """Centre of the box in RAS mm, float64 (3,)."""
         return self.to_ras((np.array(self.shape_ijk) - 1) / 2)

@@ -81,7 +81,7 @@ def write_volume(volume: Volume, path: str | Path, dtype: str | None = None) -> 
     suffix = next((s for s in _WRITABLE if path.name.lower().endswith(s)), None)
     if suffix is None:
         raise OutputError(f"{path.name} has no extension that can be written; use one of {', '.join(_WRITABLE)}.")
-    if suffix in (".nii", ".nii.gz") and not _at_right_angles(volume.grid):
+    if suffix in (".nii", ".nii.gz") and not volume.grid.is_orthogonal:
         raise OutputError(f"NIfTI cannot hold the sheared axes of {volume.name}; write {path.name} as .nrrd instead.")
     dtype = dtype or volume.source_dtype
     image = to_itk(volume, dtype if dtype in _STORED_DTYPES else "float32")
@@ -253,10 +253,6 @@ def _check_written(path: Path, grid: Grid) -> None:
     written = Grid(grid.shape_ijk, from_itk(probe, path.name).ijk_to_ras)
     if header.GetSize() != grid.shape_ijk or not same_space(written, grid, _GEOMETRY_TOLERANCE_MM):
         raise OutputError("This format cannot hold the geometry of the volume; write it as .nrrd instead.")
-
-
-def _at_right_angles(grid: Grid) -> bool:
-    return bool(np.abs(grid.directions.T @ grid.directions - np.eye(3)).max() < 1e-4)
 
 
 def _same_file(a: Path, b: Path) -> bool:

@@ -126,8 +126,18 @@ def enhance_slices(
             except RuntimeError as error:
                 if not _is_out_of_memory(error):
                     raise
-                plan = _smaller(plan, scale)
+                smaller = _smaller(plan, scale)
+                if smaller.tile != plan.tile:
+                    # Tiles are another way to the result: all slices take the same one.
+                    result[...] = upsample(target_lr, (1, scale, scale))
+                    start = 0
+                plan = smaller
                 continue
+            if not np.isfinite(sr).all():
+                raise DeviceError(
+                    f"The network gave values that are no numbers ({plan.precision} on {plan.device}); "
+                    "use --precision fp32, or --device cpu."
+                )
             inside[chosen] += weight * (sr - inside[chosen])
             start += plan.batch
     return result, plan
@@ -194,7 +204,11 @@ def _works(device: str) -> bool:
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.cuda.OutOfMemoryError) or "memory" in str(error).lower()
+    # The CPU allocator has no exception of its own, only its words.
+    words = str(error).lower()
+    return isinstance(error, torch.cuda.OutOfMemoryError) or any(
+        phrase in words for phrase in ("out of memory", "not enough memory", "can't allocate memory")
+    )
 
 
 def _smaller(plan: Plan, scale: int) -> Plan:

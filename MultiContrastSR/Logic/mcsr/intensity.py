@@ -11,6 +11,9 @@ FOREGROUND_LEVEL = 0.1
 
 SCALE_PERCENTILE = 99.9
 
+NEGATIVE_TOLERANCE = 0.01
+"""Values down to minus this fraction of the scale are overshoot of an earlier resampling, not a signed image."""
+
 
 def foreground(array: np.ndarray) -> np.ndarray:
     """Mask of the voxels that hold signal: bool, same shape. All False when no voxel is positive."""
@@ -30,3 +33,9 @@ def intensity_scale(array: np.ndarray, name: str = "the image") -> float:
     if not mask.any():
         raise InputError(f"{name} has no positive voxel; an MRI magnitude image is needed.")
     return float(np.percentile(array[mask], SCALE_PERCENTILE))
+
+
+def is_magnitude(array: np.ndarray) -> bool:
+    """Whether an image is a magnitude image: nothing is negative but the overshoot of a resampling."""
+    positive = array[array > 0]
+    return positive.size > 0 and float(np.percentile(array, 0.1)) >= -NEGATIVE_TOLERANCE * float(positive.max())

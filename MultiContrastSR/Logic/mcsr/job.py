@@ -49,6 +49,7 @@ class Result:
         residual: sr - interpolated, intensity units of the target.
         reference: the reference, registered and resampled.
         truth: the ground truth cropped to the grid, where one was given.
+        slice_axis: storage axis along which the slices were stacked (0 = i, 1 = j, 2 = k).
         scores: of "result" and "interpolated" against the truth, where one was given.
         provenance: everything needed to repeat the job, json-serialisable.
         warnings: sentences for the user.
@@ -59,6 +60,7 @@ class Result:
     residual: Volume
     reference: Volume
     truth: Volume | None
+    slice_axis: int
     scores: Mapping[str, Scores]
     provenance: Mapping[str, Any]
     warnings: tuple[str, ...]

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,37 +16,43 @@ from .errors import OutputError
 from .imageio import prepare_output_folder, write_volume
 from .job import Result
 from .report import Panels, write_figure
+from .volume import Volume
 
-SR_FILE = "sr.nii.gz"
-RESIDUAL_FILE = "residual.nii.gz"
 CONTAINER_FILE = "result.h5"
 REPORT_FILE = "report.json"
 FIGURE_FILE = "report.png"
-OUTPUT_FILES = (SR_FILE, RESIDUAL_FILE, CONTAINER_FILE, REPORT_FILE, FIGURE_FILE)
+VOLUMES = ("sr", "residual")
+OUTPUT_FILES = (*(f"{name}.nii.gz" for name in VOLUMES), CONTAINER_FILE, REPORT_FILE, FIGURE_FILE)
 
 
 @contextmanager
 def output_folder(folder: Path, inputs: Iterable[Path], outputs: Iterable[str] = OUTPUT_FILES) -> Iterator[Path]:
-    """A folder that is checked before the work and, if it was made for it, removed when the work fails.
+    """A folder that is checked before the work; what was made for it is removed when the work fails.
 
     Raises:
         OutputError: see `imageio.prepare_output_folder`.
     """
-    existed = folder.exists()
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
     prepare_output_folder(folder, inputs, outputs)
     try:
         yield folder
     except BaseException:
-        if not existed:
-            with suppress(OSError):  # not empty: something else was put there meanwhile
-                folder.rmdir()
+        with suppress(OSError):  # not empty: something else was put there meanwhile
+            for path in made:
+                path.rmdir()
         raise
 
 
-def write_result(result: Result, folder: Path) -> list[Path]:
+def write_result(result: Result, folder: Path, extra: Mapping[str, Volume] | None = None) -> list[Path]:
     """Write sr, residual, container, report and figure into an existing folder.
 
-    Everything is written beside it first and moved when complete; a failure leaves the folder as it was.
+    Everything is written beside it first and moved when complete; a failure leaves the folder as it was. Volumes are
+    NIfTI, but for sheared grids, which NIfTI cannot hold: those are NRRD.
+
+    Args:
+        result: of a job.
+        folder: to write to.
+        extra: more volumes by file name without extension.
 
     Returns:
         The files written; the figure is left out where matplotlib is not installed.
@@ -59,11 +65,13 @@ def write_result(result: Result, folder: Path) -> list[Path]:
     except OSError as error:
         raise OutputError(f"Cannot write to {folder} ({error.strerror}); choose another folder with -o.") from error
     try:
-        _write_all(result, staging)
+        _write_all(result, {"sr": result.sr, "residual": result.residual, **(extra or {})}, staging)
         written = []
         for file in sorted(staging.iterdir()):
             os.replace(file, folder / file.name)
             written.append(folder / file.name)
+        if folder / FIGURE_FILE not in written:
+            (folder / FIGURE_FILE).unlink(missing_ok=True)  # of an earlier job: it would belie these results
         return written
     except (OSError, OutputError) as error:
         # Not the message below it: that names a file that is gone by now.
@@ -76,19 +84,12 @@ def write_result(result: Result, folder: Path) -> list[Path]:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def _write_all(result: Result, folder: Path) -> None:
-    write_volume(result.sr, folder / SR_FILE)
-    write_volume(result.residual, folder / RESIDUAL_FILE)
-    write_container(
-        folder / CONTAINER_FILE,
-        {
-            "sr": result.sr,
-            "interpolated": result.interpolated,
-            "residual": result.residual,
-            "reference": result.reference,
-        },
-        result.provenance,
-    )
-    (folder / REPORT_FILE).write_text(json.dumps(result.provenance, indent=2) + "\n", encoding="utf-8")
+def _write_all(result: Result, volumes: Mapping[str, Volume], folder: Path) -> None:
+    for name, volume in volumes.items():
+        write_volume(volume, folder / f"{name}{'.nii.gz' if volume.grid.is_orthogonal else '.nrrd'}")
+    contents = {name: getattr(result, name) for name in ("sr", "interpolated", "residual", "reference")}
+    write_container(folder / CONTAINER_FILE, contents, result.provenance)
+    text = json.dumps(result.provenance, indent=2, allow_nan=False)
+    (folder / REPORT_FILE).write_text(text + "\n", encoding="utf-8")
     if find_spec("matplotlib"):  # an extra; the volumes do not depend on it
         write_figure(folder / FIGURE_FILE, Panels.of(result))

@@ -16,10 +16,11 @@ from .degradation import (
     add_noise,
     crop_to_multiple,
     degradation_named,
+    degrade,
     degrade_volume,
     upsample,
 )
-from .errors import InputError
+from .errors import InputError, WeightsError
 from .geometry import (
     display_order,
     plane_name,
@@ -27,7 +28,7 @@ from .geometry import (
     slice_axis_of_plane,
 )
 from .inference import Plan, enhance_slices, make_plan
-from .intensity import foreground, intensity_scale
+from .intensity import foreground, intensity_scale, is_magnitude
 from .job import Job, Result, Settings
 from .metrics import compare
 from .networks import Network, create_network, network_class
@@ -40,7 +41,7 @@ from .weights import Weights, find_weights
 SCALES = (2, 3, 4)
 BASELINE_CARD: Mapping[str, Any] = {"degradation": "kspace", "plane": "axial"}
 _STAGES = {"Registering": 3.0, "Resampling the reference": 1.0, "Enhancing": 12.0, "Checking consistency": 1.5}
-_COVERED_SLICE = 0.05
+_BARE_SLICE = 0.05
 _EMPTY_SLICE = 0.01
 
 
@@ -87,6 +88,7 @@ def enhance(
     with report.stage("Checking consistency"):
         sr = _clipped(job, _consistent(job, sr))
         interpolated = _clipped(job, interpolated)
+        report.update(1.0)  # the last moment to cancel: from here on the result is complete
     job.seconds = report.seconds
     return _result(job, sr, interpolated, reference_hr, truth)
 
@@ -113,10 +115,12 @@ def simulate(
         seed: of the noise.
 
     Returns:
-        The volume, with the storage order and type of the input, and the voxels lost per axis (i, j, k) of the display
-        orientation because a size was no multiple of the scale.
+        The volume, in the storage order and (where its values fit) the type of the input; and the voxels lost per axis
+        (i, j, k) of the display orientation because a size was no multiple of the scale.
     """
     _check_scale(scale)
+    if not 0 <= noise < 1:
+        raise InputError(f"Noise {noise} is no fraction of the intensity scale; give 0 to 1, for example 0.02.")
     spec = degradation_named(degradation)
     check_scalar_mri(volume)
     order = display_order(volume.grid, slice_axis(volume.grid, plane))
@@ -127,7 +131,8 @@ def simulate(
         sigma = noise * intensity_scale(low.array_kji, volume.name)
         kind = "gaussian" if signed else "rician"
         low = low.with_array(add_noise(low.array_kji, sigma, kind=kind, seed=seed))
-    return replace(low.reordered(order.inverse()), name=f"{volume.name}_x{scale}"), lost
+    stored = low.source_dtype if _fits(low.array_kji, low.source_dtype) else "float32"
+    return replace(low.reordered(order.inverse()), name=f"{volume.name}_x{scale}", source_dtype=stored), lost
 
 
 def _prepare(target: Volume, reference: Volume, settings: Settings) -> Job:
@@ -167,9 +172,24 @@ def _prepare(target: Volume, reference: Volume, settings: Settings) -> Job:
 
 def _load(settings: Settings) -> tuple[Network, Mapping[str, Any], Weights | None]:
     if not network_class(settings.model).uses_reference:
+        if settings.weights is not None:
+            raise WeightsError(f"{settings.model} has no weights; leave {settings.weights.name} out.")
         return create_network(settings.model, scale=settings.scale).eval(), BASELINE_CARD, None
     weights = find_weights(settings.model, settings.scale, settings.weights)
+    if degradation_named(weights.metadata["degradation"]).sampling != "centred":
+        raise WeightsError(
+            f"{weights.path.name} was trained with '{weights.metadata['degradation']}', whose samples are shifted; "
+            "this version cannot compensate that yet: use other weights."
+        )
     return weights.build(), weights.metadata, weights
+
+
+def _fits(array: np.ndarray, dtype: str) -> bool:
+    """Whether rounding to an integer type would keep the values; overshoot under 1 % of the range may be clipped."""
+    if not np.issubdtype(np.dtype(dtype), np.integer):
+        return True
+    limits, slack = np.iinfo(dtype), 0.01 * float(np.ptp(array))
+    return float(array.min()) >= limits.min - slack and float(array.max()) <= limits.max + slack
 
 
 def _check_scale(scale: int) -> None:
@@ -193,17 +213,22 @@ def _register(job: Job, report: JobProgress) -> Registration:
 
 
 def _reference_slices(job: Job, moved: Volume, on_hr: Volume, target_up: np.ndarray) -> np.ndarray:
-    """The reference as the network sees it, scaled; slices it does not cover take the target as their own."""
+    """The reference as the network sees it, scaled; where it does not reach, the target stands in for it.
+
+    A reference that was resampled onto a larger box before is padded with zeros: whole slices of them count as bare.
+    """
     if not job.network.uses_reference:
         return on_hr.array_kji
     slices = on_hr.array_kji / np.float32(intensity_scale(on_hr.array_kji, job.reference.name))
-    bare = coverage(moved.grid, job.hr_grid).mean(axis=(1, 2)) < _COVERED_SLICE
-    if bare.any():
+    covered = coverage(moved.grid, job.hr_grid) & foreground(on_hr.array_kji).any(axis=(1, 2), keepdims=True)
+    signal = foreground(target_up)
+    missing = (signal & ~covered).sum(axis=(1, 2)) > _BARE_SLICE * signal.sum(axis=(1, 2))
+    if missing.any():
         job.warnings.append(
-            f"The reference does not reach {int(bare.sum())} of {len(bare)} slices; there the target helps itself."
+            f"The reference does not reach all of {int(missing.sum())} of {len(missing)} slices; "
+            "there the target helps itself."
         )
-        slices = np.where(bare[:, None, None], target_up, slices)
-    return slices
+    return np.where(covered, slices, target_up)
 
 
 def _enhanced(
@@ -249,17 +274,25 @@ def _consistent(job: Job, sr: np.ndarray) -> np.ndarray:
         "acquired_band_rows_columns": [round(b, 3) for b in band],
         "error_before_percent_rms": round(100 * fixed.error_before, 4),
         "error_after_percent_max": round(100 * fixed.error_after, 6),
+        "error_after_clip_percent_rms": round(100 * _misfit_rms(job, _clipped(job, fixed.array_kji)), 4),
     }
     if min(band) < 1:
         job.warnings.append(
-            f"The target is zero-filled: only {100 * band[0]:.0f} % (rows) and {100 * band[1]:.0f} % (columns) "
-            "of its band were acquired."
+            f"The target is zero-filled or filtered: {100 * band[0]:.0f} % (rows) and {100 * band[1]:.0f} % (columns) "
+            "of its band hold acquired detail."
         )
     return fixed.array_kji
 
 
+def _misfit_rms(job: Job, sr: np.ndarray) -> float:
+    """RMS difference between the acquired input and the result degraded again, as a fraction of the input's range."""
+    acquired = job.target.array_kji
+    degraded = degrade(sr, job.factors_kji, job.card["degradation"], signed=not is_magnitude(acquired))
+    return float(np.sqrt(np.mean((degraded - acquired) ** 2)) / (np.ptp(acquired) or 1.0))
+
+
 def _clipped(job: Job, array: np.ndarray) -> np.ndarray:
-    return np.maximum(array, 0) if job.target.array_kji.min() >= 0 else array
+    return np.maximum(array, 0) if is_magnitude(job.target.array_kji) else array
 
 
 def _display_truth(truth: Volume | None, job: Job) -> Volume | None:
@@ -289,6 +322,7 @@ def _result(job: Job, sr: np.ndarray, interpolated: np.ndarray, reference: Volum
         residual=stored(sr - interpolated, f"{name} residual"),
         reference=stored(reference.array_kji, f"{job.reference.name} on the result's grid"),
         truth=truth and truth.reordered(back),
+        slice_axis=job.order.axes_ijk[2],
         scores=job.scores,
         provenance=job.provenance(),
         warnings=tuple(job.warnings),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .errors import GeometryError
-from .geometry import Grid, display_order, plane_name, same_space, slice_axis
+from .geometry import Grid, display_order, plane_name, same_space
 from .intensity import foreground, intensity_scale
 from .job import Result
 from .metrics import Scores
@@ -62,7 +62,7 @@ class Panels:
     def of(result: Result) -> Panels:
         """The figure of a finished job."""
         settings, inputs = result.provenance["settings"], result.provenance["inputs"]
-        axis = slice_axis(result.sr.grid, settings["plane"])
+        axis = result.slice_axis
         target, reference = (_shortened(inputs[role]) for role in ("target", "reference"))
         return Panels(
             interpolated=result.interpolated,

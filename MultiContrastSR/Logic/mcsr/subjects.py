@@ -66,14 +66,17 @@ def find_subject_pairs(folder: Path, split: str) -> list[SubjectPair]:
 
 
 def _pairs(path: Path, split: str) -> list[SubjectPair]:
-    with h5py.File(path) as file:
-        if file.attrs.get("split") != split:
-            return []
-        names = str(file.attrs["contrasts"]).split(",")
-        first, last = (int(n) for n in file.attrs["brain_slices"])
-        covered = {name: file[name].attrs.get("covered_slices", (first, last)) for name in names}
-        targets = [name for name in names if file[name].attrs["role"] == NATIVE_ROLE]
-        subject = str(file.attrs["subject"])
+    try:
+        with h5py.File(path) as file:
+            if file.attrs.get("split") != split:
+                return []
+            names = str(file.attrs["contrasts"]).split(",")
+            first, last = (int(n) for n in file.attrs["brain_slices"])
+            covered = {name: file[name].attrs.get("covered_slices", (first, last)) for name in names}
+            targets = [name for name in names if file[name].attrs["role"] == NATIVE_ROLE]
+            subject = str(file.attrs["subject"])
+    except (OSError, KeyError) as error:
+        raise InputError(f"{path.name} is not a whole HDF5 subject file; move it out of the folder.") from error
     pairs = []
     for target in targets:
         for reference in names:

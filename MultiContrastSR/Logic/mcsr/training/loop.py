@@ -55,6 +55,8 @@ def train(
     checkpoint = run_folder / CHECKPOINT
     if resume and not checkpoint.is_file():
         raise InputError(f"{run_folder} has no checkpoint to resume from; leave --resume out.")
+    if checkpoint.is_file() and not resume:
+        raise InputError(f"{run_folder} holds the checkpoint of another run; --resume it, or choose another folder.")
     torch.manual_seed(recipe.seed)
     fabric = Fabric(accelerator="auto", devices=1, precision=recipe.precision)  # type: ignore[arg-type]
     network = create_network(recipe.network, scale=recipe.scale, **recipe.network_config)
