@@ -267,6 +267,7 @@ def test_models_list_and_show() -> None:
     shown = run("models", "show", "dcamsr-s")
     assert shown.exit_code == 0, shown.output
     assert "sha256" in shown.output
+    assert "| dcamsr-s-x4 | PSNR (dB) | over sinc |" in shown.output
     assert run("models", "show", "dcamrs").exit_code == 2
 
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console as RichConsole
-from rich.markdown import Markdown
 from rich.table import Table
 
 from . import __version__
@@ -245,8 +244,24 @@ def models_show(name: Annotated[str, typer.Argument(help="A model's name.")]) ->
         for entry in shipped_models():
             if entry["architecture"] == name:
                 weights = load_weights(entry["path"], expected_sha256=entry["sha256"])
-                out.print(Markdown(f"## {entry['id']}"))
-                out.print_json(json.dumps({**weights.metadata, "sha256": weights.sha256}))
+                card = {key: value for key, value in weights.metadata.items() if key != "figures"}
+                out.print(f"\n[bold]{entry['id']}[/bold]")
+                out.print_json(json.dumps({**card, "sha256": weights.sha256}))
+                typer.echo(_figures_table(entry["id"], weights.metadata["figures"]))
+
+
+def _figures_table(name: str, figures: dict[str, dict[str, float]]) -> str:
+    """The figures of a card as a markdown table: with the reference, with the target as its own, and sinc."""
+    lines = [
+        f"| {name} | PSNR (dB) | over sinc | no reference | sinc | SSIM | no reference | sinc |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for pair, f in figures.items():
+        lines.append(
+            f"| {pair} | {f['psnr']:.2f} | {f['psnr'] - f['psnr_sinc']:+.2f} | {f['psnr_self']:.2f} "
+            f"| {f['psnr_sinc']:.2f} | {f['ssim']:.3f} | {f['ssim_self']:.3f} | {f['ssim_sinc']:.3f} |"
+        )
+    return "\n".join(lines)
 
 
 def _tell(console: Console, result: Result, files: list[Path]) -> None:
