@@ -259,6 +259,17 @@ def test_demo_on_the_phantom_beats_interpolation(tmp_path: Path) -> None:
     assert report["registration"]["accepted"], "the phantom moves between its scans"
 
 
+def test_ctrl_c_in_training_exports_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr("mcsr.training.loop.train", interrupted)
+    result = run("train", "shipped/dcamsr-s-x4", "--data", tmp_path, "-o", tmp_path / "run")
+    assert result.exit_code == 3, result.output
+    assert "go on with --resume" in " ".join(result.output.split())
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
 def test_models_list_and_show() -> None:
     listed = run("models", "list")
     assert listed.exit_code == 0, listed.output
@@ -268,6 +279,7 @@ def test_models_list_and_show() -> None:
     assert shown.exit_code == 0, shown.output
     assert "sha256" in shown.output
     assert "| dcamsr-s-x4 | PSNR (dB) | over sinc |" in shown.output
+    assert "No weights ship" in run("models", "show", "dcamsr").output
     assert run("models", "show", "dcamrs").exit_code == 2
 
 

@@ -241,13 +241,15 @@ def models_show(name: Annotated[str, typer.Argument(help="A model's name.")]) ->
     with console.exit_on_error():
         out = RichConsole()
         out.print(network_summary(name))
-        for entry in shipped_models():
-            if entry["architecture"] == name:
-                weights = load_weights(entry["path"], expected_sha256=entry["sha256"])
-                card = {key: value for key, value in weights.metadata.items() if key != "figures"}
-                out.print(f"\n[bold]{entry['id']}[/bold]")
-                out.print_json(json.dumps({**card, "sha256": weights.sha256}))
-                typer.echo(_figures_table(entry["id"], weights.metadata["figures"]))
+        entries = [entry for entry in shipped_models() if entry["architecture"] == name]
+        if not entries:
+            out.print("No weights ship for it.")
+        for entry in entries:
+            weights = load_weights(entry["path"], expected_sha256=entry["sha256"])
+            card = {key: value for key, value in weights.metadata.items() if key != "figures"}
+            out.print(f"\n[bold]{entry['id']}[/bold]")
+            out.print_json(json.dumps({**card, "sha256": weights.sha256}))
+            typer.echo(_figures_table(entry["id"], weights.metadata["figures"]))
 
 
 def _figures_table(name: str, figures: dict[str, dict[str, float]]) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 
 from .. import __version__
 from ..canvas import MARGIN_HR
+from ..degradation import degradation_named
 from ..intensity import SCALE_PERCENTILE
 from ..networks import Network
 from ..subjects import SubjectPair, find_subject_pairs
@@ -35,11 +36,11 @@ def weights_card(network: Network, recipe: Recipe, data: Path) -> dict[str, Any]
         "architecture": recipe.network,
         "scale": recipe.scale,
         "degradation": recipe.degradation,
-        "sampling": "centred",
+        "sampling": degradation_named(recipe.degradation).sampling,
         "intensity": f"divided by the {SCALE_PERCENTILE} percentile of the foreground, target (LR) and reference each",
         "canvas": {"kind": "signal", "margin_hr": MARGIN_HR, "multiple": network.multiple},
         "contrasts": [f"{target}<-{reference}" for target, reference in contrasts],
-        "plane": "axial",
+        "plane": "axial",  # what subject files hold: slices in LPS order
         "spacing_mm": [round(float(min(spacings)), 3), round(float(max(spacings)), 3)],
         "data": sorted(set(sources)),
         "licence": LICENCE,
