@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 import torch
@@ -19,12 +19,19 @@ def pseudo_random(count: int, position: int) -> np.ndarray:
 
 @torch.no_grad()
 def fill(
-    network: nn.Module, keys: Iterable[str], value: Callable[[str, np.ndarray, tuple[int, ...]], np.ndarray]
+    network: nn.Module,
+    keys: Iterable[str],
+    value: Callable[[str, np.ndarray, tuple[int, ...]], np.ndarray],
+    positions: Mapping[str, int] | None = None,
 ) -> None:
-    """Fill the tensors of `keys`, in plain string order, with value(key, v, shape)."""
+    """Fill the tensors of `keys` with value(key, v, shape).
+
+    The position of a tensor is its key's place in plain string order, or what `positions` says instead.
+    """
     state = network.state_dict()
-    for position, key in enumerate(sorted(keys)):
+    for place, key in enumerate(sorted(keys)):
         tensor = state[key]
+        position = (positions or {}).get(key, place)
         filled = value(key, pseudo_random(tensor.numel(), position), tuple(tensor.shape))
         tensor.copy_(torch.from_numpy(filled.astype(np.float32)).reshape(tensor.shape))
 

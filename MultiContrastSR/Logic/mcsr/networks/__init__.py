@@ -1,7 +1,9 @@
 """The networks: `create_network("dcamsr-s", scale=4)`, `network_names()`."""
 
-from . import baselines, dcamsr
+from . import baselines, cd_dpe, daasr, dcamsr, diffmsr, hftn_sr
+from ._map_spec import MapSpec
 from ._registry import (
+    Generators,
     Network,
     SROutput,
     create_network,
@@ -12,11 +14,17 @@ from ._registry import (
 )
 
 __all__ = [
+    "Generators",
+    "MapSpec",
     "Network",
     "SROutput",
     "baselines",
+    "cd_dpe",
     "create_network",
+    "daasr",
     "dcamsr",
+    "diffmsr",
+    "hftn_sr",
     "network_class",
     "network_names",
     "network_summary",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -13,6 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ._map_spec import MapSpec
+
+Generators = torch.Generator | Sequence[torch.Generator] | None
+"""Random numbers for networks that sample: one source for all slices in turn, one for each slice, or seed 0 for all."""
 
 
 @dataclass
@@ -21,7 +25,7 @@ class SROutput:
 
     Args:
         sr: super-resolved slices (B, 1, H, W) in the intensity scale of the input.
-        maps: captured internal tensors by name, only filled with `capture=True`; the spec of each network names them.
+        maps: captured internal tensors by name, only filled with `capture=True`; `Network.map_specs` explains them.
         aux: what only a loss needs.
     """
 
@@ -36,14 +40,19 @@ class Network(nn.Module):
     A subclass takes its config (a frozen dataclass with a `scale`) as the only constructor argument.
     """
 
-    multiple: ClassVar[int] = 1
-    """Height and width are best a multiple of this; anything else is padded inside."""
-
     uses_reference: ClassVar[bool] = True
+
+    upsamples_first: ClassVar[bool] = False
+    """Works on the fine grid from the start: a target that is there already is then not upsampled again."""
 
     def __init__(self, config: Any) -> None:
         super().__init__()
         self.config = config
+
+    @property
+    def multiple(self) -> int:
+        """High-resolution height and width are best a multiple of this; anything else is padded inside."""
+        return 1
 
     @property
     def native_size(self) -> int | None:
@@ -60,17 +69,35 @@ class Network(nn.Module):
         target_lr: Tensor,
         reference: Any,
         *,
-        generator: torch.Generator | None = None,
+        generator: Generators = None,
         capture: bool = False,
     ) -> SROutput:
         """Super-resolve slices.
 
         Args:
             target_lr: (B, 1, h, w), about 0..1, display orientation.
-            reference: (B, 1, H, W) with H = scale h, W = scale w, about 0..1, or what `encode_reference` returned.
-            generator: source of random numbers for networks that sample.
+            reference: (B, 1, H, W) with H = scale h, W = scale w, about 0..1; or what `encode_reference` returned; or
+                None: the target, interpolated, is its own reference.
+            generator: see `Generators`.
             capture: also return the internal maps.
         """
+
+    def map_specs(self) -> dict[str, MapSpec]:
+        """What each captured tensor means, in the order of display; the keys are those of `SROutput.maps`."""
+        return {}
+
+    def point_maps(self, maps: Mapping[str, Tensor], row: int, column: int) -> dict[str, Tensor]:
+        """Maps of one pixel: what the network looks at when it makes high-resolution pixel (row, column).
+
+        Args:
+            maps: what a forward pass captured.
+            row: of the pixel, from 0.
+            column: of the pixel, from 0.
+
+        Returns:
+            Tensors as the specs marked `of_point` describe them.
+        """
+        return {}
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
-from ._registry import Network, SROutput, register
+from ._registry import Generators, Network, SROutput, register
 from .blocks import upsample_slices
 
 
@@ -30,7 +29,7 @@ class Interpolation(Network):
         return reference
 
     def forward(
-        self, target_lr: Tensor, reference: Any, *, generator: torch.Generator | None = None, capture: bool = False
+        self, target_lr: Tensor, reference: Any, *, generator: Generators = None, capture: bool = False
     ) -> SROutput:
         """(B, 1, h, w) -> (B, 1, H, W)."""
         return SROutput(upsample_slices(target_lr, self.config.scale, self.config.upsampling))
@@ -41,5 +40,5 @@ def _config(upsampling: str) -> Any:
 
 
 register("linear", _config("bilinear"), "Baseline: linear interpolation.")(Interpolation)
-register("cubic", _config("bicubic"), "Baseline: cubic interpolation.")(Interpolation)
+register("cubic", _config("keys"), "Baseline: cubic interpolation.")(Interpolation)
 register("sinc", _config("sinc"), "Baseline: sinc interpolation (zero-filled k-space).")(Interpolation)

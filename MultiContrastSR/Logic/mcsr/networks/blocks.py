@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..degradation import upsampling_matrix
 
-UPSAMPLINGS = ("sinc", "bilinear", "bicubic", "nearest")
+UPSAMPLINGS = ("sinc", "bilinear", "bicubic", "keys", "nearest")
 
 
 def conv3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
@@ -44,7 +46,8 @@ def run(blocks: nn.ModuleList, x: Tensor) -> Tensor:
 def upsample_slices(slices: Tensor, factor: int, mode: str) -> Tensor:
     """Bring slices (B, 1, h, w) onto the grid that is `factor` times finer.
 
-    All modes put a coarse pixel amid the fine ones it covers. "sinc" is the adjoint of the k-space degradation.
+    All modes put a coarse pixel amid the fine ones it covers. "sinc" is the adjoint of the k-space degradation;
+    "bicubic" is cubic convolution with a = -0.75 as in the papers' code, "keys" with a = -0.5, which keeps ramps.
     """
     if factor == 1:
         return slices
@@ -57,9 +60,16 @@ def upsample_slices(slices: Tensor, factor: int, mode: str) -> Tensor:
     if mode == "nearest":
         return F.interpolate(slices, scale_factor=factor, mode="nearest")
     if mode in UPSAMPLINGS:
-        # With antialias the cubic kernel is Keys' (a = -0.5), which keeps ramps straight; without, a = -0.75.
-        return F.interpolate(slices, scale_factor=factor, mode=mode, align_corners=False, antialias=mode == "bicubic")
+        keys = mode == "keys"  # with antialias the cubic kernel has a = -0.5
+        mode = "bicubic" if keys else mode
+        return F.interpolate(slices, scale_factor=factor, mode=mode, align_corners=False, antialias=keys)
     raise ValueError(f"unknown upsampling '{mode}'; known are {', '.join(UPSAMPLINGS)}")
+
+
+def full_precision(x: Tensor) -> AbstractContextManager[None]:
+    """A stretch without autocast: positions, norms and matches do not survive half precision."""
+    # The meta device, on which costs are counted, has no autocast to switch off.
+    return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
 
 
 def pad_to(slices: Tensor, height: int, width: int) -> Tensor:

@@ -1,14 +1,9 @@
-"""DCAMSR: dual cross-attention transformer network.
-
-Huang, Li et al., "Accurate Multi-contrast MRI Super-Resolution via a Dual Cross-Attention Transformer Network",
-MICCAI 2023, LNCS 14229, 313-322. Where paper and published code differ, the code is followed: token-normalised
-attention with a learned temperature (not Eq. 3's 1/sqrt(d)), one shared token projection for keys and values, one layer
-norm, no norm before the feed-forward part, one spatially adaptive modulation shared by the three scales.
-"""
+"""DCAMSR: dual cross-attention transformer network (MICCAI 2023)."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -16,8 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ._registry import Network, SROutput, register
+from ._map_spec import MapSpec
+from ._registry import Generators, Network, SROutput, register
 from .blocks import conv3, pad_to, residual_blocks, round_up, run, upsample_slices
+from .dcamsr_maps import LEVELS, attended_reference, attention_maps, map_specs
 
 
 @dataclass(frozen=True)
@@ -96,9 +93,17 @@ class EncodedReference(NamedTuple):
 @register("dcamsr", DCAMSRConfig, "Dual cross-attention transformer (MICCAI 2023), published size.")
 @register("dcamsr-s", dcamsr_s_config, "Dual cross-attention transformer, slim: fast on a laptop without a GPU.")
 class DCAMSR(Network):
-    """The whole network; attribute names give the published state dict (spec section 7)."""
+    """Dual cross-attention transformer network.
 
-    multiple: ClassVar[int] = 8
+    Huang, Li et al., "Accurate Multi-contrast MRI Super-Resolution via a Dual Cross-Attention Transformer Network",
+    MICCAI 2023, LNCS 14229, 313-322. Where paper and published code differ, the code is followed: token-normalised
+    attention with a learned temperature (not Eq. 3's 1/sqrt(d)), one shared token projection for keys and values, one
+    layer norm, no norm before the feed-forward part, one spatially adaptive modulation shared by the three scales.
+    Attribute names give the published state dict (spec section 7). Without a reference it is the self-referenced
+    DCAMSR of the paper's experiments: the upsampled target takes the reference's place.
+    """
+
+    upsamples_first: ClassVar[bool] = True
 
     def __init__(self, config: DCAMSRConfig) -> None:
         super().__init__(config)
@@ -107,6 +112,11 @@ class DCAMSR(Network):
         for level in (1, 2, 3):
             # A list of one, as published: the depth of each transformer is 1.
             setattr(self, f"trans_lv{level}", nn.ModuleList([DCAT(config, config.size >> (level - 1))]))
+
+    @property
+    def multiple(self) -> int:
+        """Three halvings."""
+        return 8
 
     @property
     def native_size(self) -> int | None:
@@ -123,20 +133,19 @@ class DCAMSR(Network):
     def forward(
         self,
         target_lr: Tensor,
-        reference: Tensor | EncodedReference,
+        reference: Tensor | EncodedReference | None,
         *,
-        generator: torch.Generator | None = None,
+        generator: Generators = None,
         capture: bool = False,
     ) -> SROutput:
-        """See `Network.forward`; a target that is already on the reference's grid is not upsampled again.
-
-        The maps are those of spec section 4; `x_S` is no image and is left out.
-        """
+        """See `Network.forward`; the maps are those of spec section 4, without `x_S`, which is no image."""
+        upsampled = target_lr
+        if reference is None or tuple(target_lr.shape[-2:]) != _slice_shape(reference):
+            upsampled = upsample_slices(target_lr, self.config.scale, self.config.upsampling)
+        if reference is None:
+            reference = upsampled
         if isinstance(reference, Tensor):
             reference = self.encode_reference(reference)
-        upsampled = target_lr
-        if tuple(target_lr.shape[-2:]) != reference.shape:
-            upsampled = upsample_slices(target_lr, self.config.scale, self.config.upsampling)
         height, width = upsampled.shape[-2:]
         if (height, width) != reference.shape:
             raise ValueError(f"reference {reference.shape} does not fit the upsampled target {(height, width)}")
@@ -146,13 +155,27 @@ class DCAMSR(Network):
         textures = []
         for level, (block, x, r) in enumerate(zip(self._transformers(), features, reference.attended, strict=True), 1):
             textures.append(block(x, r, maps, f"lv{level}"))
-        sr = self.decoder(features, textures, maps) + padded
+        added = self.decoder(features, textures, maps)
+        sr = added + padded
         if maps is not None:
-            for level in (1, 2, 3):
+            maps["added"] = added
+            for level in LEVELS:
                 maps[f"features_target_lv{level}"] = features[level - 1]
                 maps[f"features_reference_lv{level}"] = reference.features[level - 1]
                 maps[f"texture_lv{level}"] = textures[level - 1]
         return SROutput(sr[..., :height, :width], maps or {})
+
+    def map_specs(self) -> dict[str, MapSpec]:
+        """See `Network.map_specs`."""
+        return map_specs()
+
+    def point_maps(self, maps: Mapping[str, Tensor], row: int, column: int) -> dict[str, Tensor]:
+        """What of the reference a pixel draws on, at each level."""
+        probes = [block.epa_block.E.weight for block in self._transformers()]
+        return {
+            f"attended_reference_lv{level}": attended_reference(maps, probes[level - 1], level, row, column)
+            for level in LEVELS
+        }
 
     def _transformers(self) -> list[DCAT]:
         return [self.trans_lv1[0], self.trans_lv2[0], self.trans_lv3[0]]  # type: ignore[list-item, index]
@@ -205,6 +228,9 @@ class DCAT(nn.Module):
         """Target features (B, C, H, W) -> texture (B, C, H, W)."""
         tokens = _tokens(x)
         tokens = tokens + self.epa_block(self.norm(tokens), reference, maps, name)
+        if maps is not None:
+            height, width = x.shape[-2:]
+            maps |= attention_maps(maps[f"spatial_attention_{name}"], (height, width), name)
         y = tokens.transpose(1, 2).reshape(x.shape)
         return y + self.ffn(y)
 
@@ -344,8 +370,13 @@ class SpatiallyAdaptiveModulation(nn.Module):
         beta = self.conv_beta(shared) + g.mean(dim=(2, 3), keepdim=True)
         modulated = F.instance_norm(texture) * gamma + beta
         if maps is not None:
-            maps.update({f"gamma_{name}": gamma, f"beta_{name}": beta, f"modulated_{name}": modulated})
+            maps[f"gain_{name}"], maps[f"offset_{name}"] = (t.mean(dim=1, keepdim=True) for t in (gamma, beta))
+            maps[f"modulated_{name}"] = modulated
         return modulated
+
+
+def _slice_shape(reference: Tensor | EncodedReference) -> tuple[int, ...]:
+    return tuple(reference.shape[-2:])
 
 
 def _tokens(x: Tensor) -> Tensor:
