@@ -21,6 +21,14 @@ def real_data() -> Path:
     return REAL_DATA
 
 
+@pytest.fixture(autouse=True)
+def models_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A drop-in folder of the test's own, not made yet: what the user has added must not matter."""
+    folder = tmp_path_factory.mktemp("data") / "models"
+    monkeypatch.setenv("MCSR_MODELS", str(folder))
+    return folder
+
+
 @pytest.fixture(scope="session")
 def untrained_x2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A weights file of dcamsr-s x2 with random values: what matters is how the engine handles it."""

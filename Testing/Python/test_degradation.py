@@ -78,6 +78,30 @@ def test_kspace_official_is_the_published_code() -> None:
     assert degrade(np.ones((1, 32, 24)), (1, 4, 4), "kspace-official") == pytest.approx(4.0)
 
 
+@pytest.mark.parametrize(("factor", "crops"), [(2, [(63, 128)]), (4, [(63, 128), (31, 64)])])
+def test_diffmsr_official_is_the_published_chain_of_crops(factor: int, crops: list[tuple[int, int]]) -> None:
+    """Spec section 1: the HR centre of k-space on 129 of 256, crops from 63 (128 lines) and 31 (64 lines)."""
+    x = np.random.default_rng(2).random((256, 256))
+    ramp = np.exp(2j * np.pi * (np.arange(256) - 128) / 256)
+    spectrum = np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(x * ramp[:, None] * ramp), norm="ortho"))
+    assert np.unravel_index(np.abs(spectrum).argmax(), spectrum.shape) == (129, 129)
+    for start, length in crops:
+        spectrum = spectrum[start : start + length, start : start + length]
+    centre = {2: 66, 4: 35}[factor]
+    assert np.unravel_index(np.abs(spectrum).argmax(), spectrum.shape) == (centre, centre)
+    expected = np.abs(np.fft.ifft2(spectrum, norm="ortho"))
+    low = degrade(x[None], (1, factor, factor), "diffmsr-official")[0]
+    np.testing.assert_allclose(low, np.fft.fftshift(expected), atol=1e-12)
+    assert low.mean() / x.mean() == pytest.approx(factor, rel=5e-3), "brighter by the factor, as published"
+
+
+def test_cddpe_official_is_a_maximum_of_cells() -> None:
+    x = np.random.default_rng(3).random((2, 6, 9), dtype=np.float32)
+    low = degrade(x, (1, 2, 3), "cddpe-official")
+    assert (low.shape, low.dtype) == ((2, 3, 3), np.float32)
+    assert low[1, 2, 0] == x[1, 4:6, 0:3].max()
+
+
 def test_magnitude_is_the_default_and_signed_keeps_the_sign() -> None:
     x = np.zeros((1, 1, 32), dtype=np.float32)
     x[..., 14:] = 1
@@ -90,9 +114,9 @@ def test_magnitude_is_the_default_and_signed_keeps_the_sign() -> None:
 @pytest.mark.parametrize("name", list(DEGRADATIONS))
 def test_the_grid_follows_the_samples(name: str) -> None:
     """A blob's centre of mass in RAS is the same before and after, for centred and for corner sampling."""
-    grid = oblique_grid((40, 48, 3))
+    grid = oblique_grid((80, 96, 3))
     k, j, i = np.meshgrid(*(np.arange(n) for n in grid.shape_kji), indexing="ij")
-    blob = np.exp(-((i - 18.3) ** 2 + (j - 25.1) ** 2) / 50.0 - (k - 1) ** 2)
+    blob = np.exp(-((i - 38.3) ** 2 + (j - 45.1) ** 2) / 200.0 - (k - 1) ** 2)
     volume = Volume(blob, grid.ijk_to_ras)
     np.testing.assert_allclose(
         _centre_of_mass(degrade_volume(volume, (1, 4, 4), name)), _centre_of_mass(volume), atol=0.02

@@ -9,9 +9,20 @@ from typing import Any
 import pytest
 import torch
 from mcsr import weights as weights_module
-from mcsr.errors import WeightsError
+from mcsr.errors import OutputError, WeightsError
 from mcsr.networks import Network, create_network
-from mcsr.weights import MANIFEST, METADATA_KEY, find_weights, load_weights, save_weights, shipped_models
+from mcsr.weights import (
+    MANIFEST,
+    METADATA_KEY,
+    add_model,
+    added_models,
+    drop_in_folder,
+    find_weights,
+    load_weights,
+    save_weights,
+    shipped_models,
+    verify_models,
+)
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -129,6 +140,150 @@ def test_the_manifest_is_obeyed(tmp_path: Path, file: Path, monkeypatch: pytest.
     (tmp_path / MANIFEST).write_text("{")
     with pytest.raises(WeightsError, match="damaged; reinstall"):
         shipped_models()
+
+
+@pytest.mark.parametrize(
+    "name", ["../w.safetensors", "/etc/w.safetensors", "a\\b.safetensors", ".safetensors", "w.pth"]
+)
+def test_a_manifest_that_leads_out_of_its_folder_is_refused(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weights_module, "MODEL_FOLDERS", (tmp_path,))
+    entry = {"id": "a", "architecture": "dcamsr-s", "scale": 2, "file": name, "sha256": "0" * 64}
+    (tmp_path / MANIFEST).write_text(json.dumps({"models": [entry]}))
+    with pytest.raises(WeightsError, match="damaged; reinstall"):
+        shipped_models()
+
+
+def test_imported_weights_may_keep_float32(tmp_path: Path, network: Network) -> None:
+    path = tmp_path / "full.safetensors"
+    save_weights(path, network, CARD, half=False)
+    for name, tensor in load_weights(path).build().state_dict().items():
+        assert torch.equal(tensor, network.state_dict()[name])
+
+
+@pytest.fixture
+def nothing_shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights_module, "MODEL_FOLDERS", (tmp_path / "none",))
+
+
+@pytest.mark.usefixtures("nothing_shipped")
+def test_added_files_are_found_after_the_shipped_ones(
+    file: Path, network: Network, models_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert added_models() == []
+    assert add_model(file) == models_folder / "some.safetensors"
+    assert [p.name for p in models_folder.iterdir()] == ["some.safetensors"], "a temporary file was left"
+    assert add_model(file) == models_folder / "some.safetensors", "the same file again is no mistake"
+    assert [(e["id"], e["architecture"], e["scale"]) for e in added_models()] == [("some", "dcamsr-s", 2)]
+    assert find_weights("dcamsr-s", 2).path == models_folder / "some.safetensors"
+    with pytest.raises(WeightsError, match="there are for x2"):
+        find_weights("dcamsr-s", 4)
+
+    second = tmp_path / "second.safetensors"
+    save_weights(second, network, {**CARD, "note": "another"})
+    add_model(second)
+    with pytest.raises(WeightsError, match=r"2 files in .* choose one with --weights: second\.safetensors, some\.saf"):
+        find_weights("dcamsr-s", 2)
+
+    shipped = tmp_path / "shipped"
+    shipped.mkdir()
+    save_weights(shipped / "s.safetensors", network, CARD)
+    entry = {"id": "s", "architecture": "dcamsr-s", "scale": 2, "file": "s.safetensors"}
+    entry["sha256"] = load_weights(shipped / "s.safetensors").sha256
+    (shipped / MANIFEST).write_text(json.dumps({"models": [entry]}))
+    monkeypatch.setattr(weights_module, "MODEL_FOLDERS", (shipped,))
+    assert find_weights("dcamsr-s", 2).path == shipped / "s.safetensors"
+
+
+def test_nothing_is_added_that_is_damaged_linked_oddly_named_or_in_the_way(
+    file: Path, network: Network, models_folder: Path, tmp_path: Path
+) -> None:
+    link = tmp_path / "link.safetensors"
+    link.symlink_to(file)
+    odd = tmp_path / "my weights;.safetensors"
+    odd.write_bytes(file.read_bytes())
+    damaged = tmp_path / "damaged.safetensors"
+    damaged.write_bytes(file.read_bytes()[:-3])
+    misfit = tmp_path / "misfit.safetensors"
+    save_weights(misfit, network, {**CARD, "architecture": "dcamsr"})
+    tensors = load_file(misfit)
+    tensors.pop("decoder.conv_out.weight")
+    _rewrite(misfit, tensors)
+    for path, sentence in (
+        (link, "is a link; give the file that it points to"),
+        (odd, "The name .* cannot be taken over"),
+        (damaged, "not a whole MultiContrastSR weights file"),
+        (misfit, "does not fit the architecture"),
+        (tmp_path / "absent.safetensors", "There is no weights file"),
+    ):
+        with pytest.raises(WeightsError, match=sentence):
+            add_model(path)
+    assert not models_folder.exists(), "the folder is made for a good file only"
+
+    add_model(file)
+    before = (models_folder / file.name).read_bytes()
+    other = tmp_path / "other"
+    other.mkdir()
+    save_weights(other / file.name, network, {**CARD, "note": "another"})
+    with pytest.raises(WeightsError, match=r"There is another some\.safetensors in"):
+        add_model(other / file.name)
+    assert (models_folder / file.name).read_bytes() == before
+    (models_folder / file.name).unlink()
+    (models_folder / file.name).symlink_to(tmp_path / "elsewhere.safetensors")
+    with pytest.raises(WeightsError, match="There is another"):
+        add_model(file)
+    assert not (tmp_path / "elsewhere.safetensors").exists(), "written through a link"
+
+
+def test_a_full_disk_leaves_no_half_copy(file: Path, models_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(source: Path, target: Path) -> None:
+        target.write_bytes(source.read_bytes()[:100])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(weights_module.shutil, "copyfile", full)
+    with pytest.raises(OutputError, match="No space left on device"):
+        add_model(file)
+    assert list(models_folder.iterdir()) == []
+
+
+def test_verify_hashes_everything_again(file: Path, models_folder: Path) -> None:
+    shipped = [(entry["id"], "shipped", "") for entry in shipped_models()]
+    assert len(shipped) >= 2
+    assert verify_models() == shipped
+    added = add_model(file)
+    assert verify_models() == [*shipped, ("some", "added", "")]
+    content = bytearray(added.read_bytes())
+    content[-1] ^= 1
+    added.write_bytes(content)
+    (models_folder / "link.safetensors").symlink_to(file)
+    (models_folder / "junk.safetensors").write_bytes(b"no")
+    problems = {found.name: found.problem for found in verify_models() if found.origin == "added"}
+    assert "was changed after it was written" in problems["some"]
+    assert "is a link" in problems["link"]
+    assert "not a whole" in problems["junk"]
+    assert [entry["id"] for entry in added_models()] == ["some"], "links and junk are not offered"
+
+
+def test_the_second_stage_is_preferred(file: Path, network: Network, models_folder: Path, tmp_path: Path) -> None:
+    for stage in (1, 2):
+        path = tmp_path / f"stage{stage}.safetensors"
+        save_weights(path, network, {**CARD, "scale": 3, "stage": stage})
+        add_model(path)
+    assert find_weights("dcamsr-s", 3).metadata["stage"] == 2
+
+
+def test_the_drop_in_folder_is_the_users_own_or_the_one_that_is_named(
+    tmp_path: Path, models_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert drop_in_folder() == models_folder
+    monkeypatch.delenv("MCSR_MODELS")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "local"))
+    expected = {"linux": tmp_path / "data", "win32": tmp_path / "local"}
+    for platform, data in expected.items():
+        monkeypatch.setattr(weights_module.sys, "platform", platform)
+        assert drop_in_folder() == data / "MultiContrastSR" / "models"
 
 
 def _rewrite(path: Path, tensors: dict[str, Any]) -> None:

@@ -31,6 +31,9 @@ class Degradation:
 DEGRADATIONS = {
     "kspace": Degradation("kspace", linear=True, sampling="centred"),
     "kspace-official": Degradation("kspace-official", linear=False, sampling="corner"),
+    "dcamsr-official": Degradation("kspace-official", linear=False, sampling="corner"),  # under its paper's name
+    "diffmsr-official": Degradation("diffmsr-official", linear=False, sampling="corner"),
+    "cddpe-official": Degradation("cddpe-official", linear=False, sampling="centred"),
     "bicubic": Degradation("bicubic", linear=True, sampling="centred"),
     "average": Degradation("average", linear=True, sampling="centred"),
 }
@@ -46,7 +49,10 @@ def degradation_named(name: str) -> Degradation:
 
 @lru_cache(maxsize=64)
 def axis_matrix(name: str, size_hr: int, factor: int) -> np.ndarray:
-    """The matrix of a degradation along one axis: (size_hr / factor, size_hr), float64; kspace-official is complex."""
+    """The matrix of a degradation along one axis: (size_hr / factor, size_hr), float64.
+
+    Those of kspace-official and diffmsr-official are complex, cddpe-official (a maximum) has none.
+    """
     if size_hr % factor:
         raise ValueError(f"size {size_hr} is not a multiple of {factor}")
     if factor == 1:
@@ -54,6 +60,7 @@ def axis_matrix(name: str, size_hr: int, factor: int) -> np.ndarray:
     builders = {
         "kspace": _kspace_matrix,
         "kspace-official": _kspace_official_matrix,
+        "diffmsr-official": _diffmsr_official_matrix,
         "bicubic": _bicubic_matrix,
         "average": _average_matrix,
     }
@@ -77,7 +84,9 @@ def degrade(
         Array (K/fk, J/fj, I/fi) of the same type.
     """
     spec = degradation_named(name)
-    matrices = [axis_matrix(name, n, f) for n, f in zip(array_kji.shape, factors_kji, strict=True)]
+    if spec.name == "cddpe-official":
+        return _largest_of_cells(array_kji, factors_kji)
+    matrices = [axis_matrix(spec.name, n, f) for n, f in zip(array_kji.shape, factors_kji, strict=True)]
     low = apply_axis_matrices(array_kji, matrices)
     if spec.linear and signed:
         return low
@@ -155,14 +164,31 @@ def _kspace_matrix(size_hr: int, factor: int) -> np.ndarray:
     return matrix / size_hr
 
 
-def _kspace_official_matrix(size_hr: int, factor: int) -> np.ndarray:
+def _kspace_official_matrix(size_hr: int, factor: int, off_centre: int = 0) -> np.ndarray:
     # DCAMSR's published code (spec 5.2 step 3): orthonormal transforms, centred crop, no phase, Nyquist not averaged.
     # The coarse sample lies on HR voxel f j and the image comes out sqrt(f) brighter per axis.
     size_lr = size_hr // factor
-    lines = np.arange(size_lr) - size_lr // 2
+    lines = np.arange(size_lr) - size_lr // 2 - off_centre
     place = factor * np.arange(size_lr)[:, None] - np.arange(size_hr)[None, :]
     kernel = np.exp(2j * np.pi * lines[:, None, None] * place / size_hr).sum(axis=0)
     return kernel / np.sqrt(size_hr * size_lr)
+
+
+def _diffmsr_official_matrix(size_hr: int, factor: int) -> np.ndarray:
+    # DiffMSR's data (spec section 1): the reference's k-space already has its centre one line too far, and each crop
+    # to a half begins one line too early again: 2 lines for x2, 3 for x4. That is a phase ramp, gone in the magnitude,
+    # and a band that reaches further on one side; the samples lie where those of kspace-official do. x3 (none is
+    # published) is one crop.
+    return _kspace_official_matrix(size_hr, factor, off_centre=3 if factor == 4 else 2)
+
+
+def _largest_of_cells(array_kji: np.ndarray, factors_kji: FactorsKJI) -> np.ndarray:
+    # CD-DPE's data (spec 5.2): max-pooling, kernel = stride = factor; bilinear upsampling follows in the network.
+    cells = array_kji
+    for axis, factor in enumerate(factors_kji):
+        shape = (*cells.shape[:axis], cells.shape[axis] // factor, factor, *cells.shape[axis + 1 :])
+        cells = cells.reshape(shape).max(axis=axis + 1)
+    return cells
 
 
 def _average_matrix(size_hr: int, factor: int) -> np.ndarray:

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from .canvas import Canvas, rim_weight
+from .conventions import OWN, Conventions, given_slices
 from .degradation import upsample
 from .errors import DeviceError
 from .networks import Network
@@ -39,6 +41,7 @@ class Plan:
         tile: side of square tiles in high-resolution pixels; None runs the canvas as a whole.
         threads: CPU threads.
         canvas: what the network sees of each slice.
+        conventions: how it wants to see it.
     """
 
     device: str
@@ -47,6 +50,7 @@ class Plan:
     tile: int | None
     threads: int
     canvas: Canvas
+    conventions: Conventions = OWN
 
     def as_dict(self) -> dict[str, Any]:
         """For the report."""
@@ -72,7 +76,7 @@ def choose_device(device: str = "auto") -> str:
     return device
 
 
-def make_plan(network: Network, canvas: Canvas, device: str, precision: str) -> Plan:
+def make_plan(network: Network, canvas: Canvas, device: str, precision: str, conventions: Conventions = OWN) -> Plan:
     """The plan for a network on a device with its defaults; small batches, since slices are large already."""
     if precision not in PRECISIONS:
         raise DeviceError(f"Unknown precision '{precision}'; known are {', '.join(PRECISIONS)}.")
@@ -84,7 +88,7 @@ def make_plan(network: Network, canvas: Canvas, device: str, precision: str) -> 
     tile = network.native_size
     if tile is not None and max(canvas.rows, canvas.columns) * network.config.scale <= tile:
         tile = None
-    return Plan(device, precision, 1 if device == "cpu" else 8, tile, torch.get_num_threads(), canvas)
+    return Plan(device, precision, 1 if device == "cpu" else 8, tile, torch.get_num_threads(), canvas, conventions)
 
 
 def enhance_slices(
@@ -93,7 +97,7 @@ def enhance_slices(
     reference: np.ndarray,
     plan: Plan,
     *,
-    seed: int = 0,
+    seeds: Sequence[int] | None = None,
     update: Callable[[float], None] = lambda fraction: None,
 ) -> tuple[np.ndarray, Plan]:
     """Super-resolve all slices on the plan's canvas; outside it the result is the sinc interpolation.
@@ -103,44 +107,84 @@ def enhance_slices(
         target_lr: (K, h, w), reference (K, H, W), both float32, about 0..1.
         reference: see above.
         plan: where memory runs out, smaller batches, then tiles are tried.
-        seed: of networks that sample.
+        seeds: one for each slice, for networks that sample; 0, 1, ... when left out.
         update: receives the fraction done between batches; may raise `Cancelled`.
 
     Returns:
         The result (K, H, W) float32, and the plan that worked.
     """
     scale = network.config.scale
+
+    def super_resolved(target: Tensor, ref: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+        return network(target, ref, generator=generators).sr
+
+    inside, plan = run_slices(super_resolved, network, target_lr, reference, plan, seeds=seeds, update=update)
+    given = given_slices(target_lr, reference, scale, plan.canvas, plan.conventions)
+    sr = inside[:, 0] * given.gain + given.offset
     result = upsample(target_lr, (1, scale, scale))
-    weight = rim_weight(plan.canvas, scale, result.shape[1:])
-    inside = plan.canvas.crop(result, scale)  # a view: writing to it writes the result
-    lr, ref = plan.canvas.crop(target_lr), plan.canvas.crop(reference, scale)
-    network = network.to(plan.device)
-    generator = torch.Generator(plan.device).manual_seed(seed)
+    box = plan.canvas.crop(result, scale)  # a view: writing to it writes the result
+    box += rim_weight(plan.canvas, scale, result.shape[1:]) * (sr - box)
+    return result, plan
+
+
+def run_slices(
+    compute: Callable[[Tensor, Tensor, Sequence[torch.Generator]], Tensor],
+    network: Network,
+    target_lr: np.ndarray,
+    reference: np.ndarray,
+    plan: Plan,
+    *,
+    seeds: Sequence[int] | None = None,
+    unmixed: Sequence[int] = (),
+    update: Callable[[float], None] = lambda fraction: None,
+) -> tuple[np.ndarray, Plan]:
+    """Anything a network gives for slices, computed batch by batch on the canvas.
+
+    Args:
+        compute: from targets (B, 1, h, w), references (B, 1, H, W) and one generator for each slice to (B, V, H, W).
+        network: moved to the plan's device.
+        target_lr: see `enhance_slices`, as all below.
+        reference: see there.
+        plan: see there.
+        seeds: see there.
+        unmixed: those of the V values of which no mean can be taken where tiles overlap.
+        update: see there.
+
+    Returns:
+        (K, V, rows, columns) float32 where the canvas lies on the image, as the network gives them (see
+        `Plan.conventions`); and the plan that worked.
+    """
+    scale = network.config.scale
+    lr, ref = given_slices(target_lr, reference, scale, plan.canvas, plan.conventions)[:2]
+    seeds = range(len(lr)) if seeds is None else seeds
+    network.to(plan.device)
+    batches: list[np.ndarray] = []
     start = 0
     with _numerics(plan), torch.inference_mode():
         while start < len(lr):
             update(start / len(lr))
             chosen = slice(start, start + plan.batch)
             try:
-                sr = _run_batch(network, lr[chosen], ref[chosen], plan, generator)
+                values = _run_batch(compute, lr[chosen], ref[chosen], seeds[chosen], plan, scale, unmixed)
             except RuntimeError as error:
                 if not _is_out_of_memory(error):
                     raise
                 smaller = _smaller(plan, scale)
                 if smaller.tile != plan.tile:
                     # Tiles are another way to the result: all slices take the same one.
-                    result[...] = upsample(target_lr, (1, scale, scale))
-                    start = 0
+                    batches, start = [], 0
                 plan = smaller
                 continue
-            if not np.isfinite(sr).all():
+            if not np.isfinite(values).all():
                 raise DeviceError(
                     f"The network gave values that are no numbers ({plan.precision} on {plan.device}); "
                     "use --precision fp32, or --device cpu."
                 )
-            inside[chosen] += weight * (sr - inside[chosen])
+            batches.append(values)
             start += plan.batch
-    return result, plan
+    # A volume without a lit slice has no batch.
+    whole = np.concatenate(batches) if batches else np.zeros((0, 1, *ref.shape[1:]), dtype=np.float32)
+    return plan.canvas.unpadded(whole, reference.shape, scale), plan
 
 
 def tile_starts(size: int, tile: int, overlap: int) -> list[int]:
@@ -152,33 +196,48 @@ def tile_starts(size: int, tile: int, overlap: int) -> list[int]:
 
 
 def _run_batch(
-    network: Network, lr: np.ndarray, reference: np.ndarray, plan: Plan, generator: torch.Generator
+    compute: Callable[[Tensor, Tensor, Sequence[torch.Generator]], Tensor],
+    lr: np.ndarray,
+    reference: np.ndarray,
+    seeds: Sequence[int],
+    plan: Plan,
+    scale: int,
+    unmixed: Sequence[int],
 ) -> np.ndarray:
-    """One batch (B, h, w), (B, H, W) -> (B, H, W), whole or in blended tiles."""
-    scale = network.config.scale
+    """One batch (B, h, w), (B, H, W) -> (B, V, H, W), whole or in blended tiles."""
+
+    def values_of(lr: np.ndarray, reference: np.ndarray) -> np.ndarray:
+        target, ref = (
+            torch.from_numpy(np.array(array, dtype=np.float32))[:, None].to(plan.device) for array in (lr, reference)
+        )
+        # On the CPU whatever the device: the same seed gives the same noise everywhere.
+        generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
+        return compute(target, ref, generators).float().cpu().numpy()
+
     if plan.tile is None:
-        return _forward(network, lr, reference, plan, generator)
+        return values_of(lr, reference)
     tile_lr, overlap_lr = max(1, plan.tile // scale), TILE_OVERLAP_HR // scale
-    total = np.zeros(reference.shape, dtype=np.float32)
-    weights = np.zeros(reference.shape[1:], dtype=np.float32)
+    shape = reference.shape[1:]
+    total: np.ndarray | None = None
+    weights, largest = np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=np.float32)
+    picked = np.zeros((len(lr), len(unmixed), *shape), dtype=np.float32)
     for row in tile_starts(lr.shape[1], tile_lr, overlap_lr):
         for column in tile_starts(lr.shape[2], tile_lr, overlap_lr):
             tile = Canvas(row, column, min(tile_lr, lr.shape[1]), min(tile_lr, lr.shape[2]))
-            sr = _forward(network, tile.crop(lr), tile.crop(reference, scale), plan, generator)
+            values = values_of(tile.crop(lr), tile.crop(reference, scale))
+            if total is None:
+                total = np.zeros((*values.shape[:2], *shape), dtype=np.float32)
             # Never 0: at the image's own corner a tile is alone.
-            importance = rim_weight(tile, scale, reference.shape[1:]) + 1e-3
-            tile.crop(total, scale)[...] += importance * sr
+            importance = rim_weight(tile, scale, shape) + 1e-3
+            tile.crop(total, scale)[...] += importance * values
             tile.crop(weights, scale)[...] += importance
-    return total / weights
-
-
-def _forward(
-    network: Network, lr: np.ndarray, reference: np.ndarray, plan: Plan, generator: torch.Generator
-) -> np.ndarray:
-    target, ref = (
-        torch.from_numpy(np.array(array, dtype=np.float32))[:, None].to(plan.device) for array in (lr, reference)
-    )
-    return network(target, ref, generator=generator).sr[:, 0].float().cpu().numpy()
+            nearer = importance > tile.crop(largest, scale)
+            np.copyto(tile.crop(picked, scale), values[:, list(unmixed)], where=nearer)
+            np.copyto(tile.crop(largest, scale), importance, where=nearer)
+    assert total is not None  # there is at least one tile
+    total /= weights
+    total[:, list(unmixed)] = picked
+    return total
 
 
 @contextlib.contextmanager

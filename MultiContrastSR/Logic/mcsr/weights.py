@@ -6,21 +6,31 @@ import copy
 import dataclasses
 import hashlib
 import json
+import os
+import re
+import shutil
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import Tensor
 
-from .errors import McsrError, WeightsError
-from .networks import Network, create_network, network_names
+from .errors import McsrError, OutputError, WeightsError
+from .imageio import complete_file
+from .networks import Network, create_network, diffmsr, network_names
+from .networks._registry import config_of
 
 METADATA_KEY = "mcsr"
 FORMAT_VERSION = 1
 MANIFEST = "MultiContrastSR_models.json"
+FOLDER_VARIABLE = "MCSR_MODELS"
+"""Environment variable that names another drop-in folder than the user's own."""
+
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*\.safetensors")
 _HERE = Path(__file__).resolve().parent
 # A wheel holds the models inside the package; a checkout and an installed extension beside Logic.
 MODEL_FOLDERS = (_HERE / "models", _HERE.parents[1] / "Resources" / "Models")
@@ -44,7 +54,7 @@ class Weights:
         """The network with these weights in float32, ready for inference."""
         architecture = str(self.metadata["architecture"])
         try:
-            network = create_network(architecture, **self.metadata["config"])
+            network = build_network(architecture, self.metadata["config"], self.metadata.get("stage"))
             load_model(network, self.path)
         except (McsrError, RuntimeError, TypeError, ValueError) as error:
             raise WeightsError(
@@ -54,19 +64,28 @@ class Weights:
         return network.eval()
 
 
-def save_weights(path: Path, network: Network, metadata: Mapping[str, Any]) -> str:
-    """Write a network as fp16 safetensors, whole or not at all; returns the file's sha256.
+def build_network(architecture: str, config: Mapping[str, Any], stage: int | None = None) -> Network:
+    """The network that weights are for; `stage` 1 of DiffMSR is another one, for training alone."""
+    if stage == 1 and architecture.removesuffix("-s") == "diffmsr":
+        return diffmsr.DiffMSRStage1(config_of(architecture, **config))
+    return create_network(architecture, **config)
+
+
+def save_weights(path: Path, network: Network, metadata: Mapping[str, Any], *, half: bool = True) -> str:
+    """Write a network as safetensors, whole or not at all; returns the file's sha256.
 
     Args:
         path: file to write.
         network: its config is stored too.
         metadata: architecture, scale, degradation, intensity, canvas, contrasts, plane, spacing_mm, data, licence,
             citation, figures, git_revision, version: what inference needs and what the card shows.
+        half: round to fp16, which is what ships; imported weights stay as they are.
     """
     card = {"format_version": FORMAT_VERSION, **metadata, "config": dataclasses.asdict(network.config)}
     partial = path.with_suffix(".partial")
     # save_model keeps a tensor that goes by two names (DCAMSR's E and F) under one; read back what it chose.
-    save_model(copy.deepcopy(network).cpu().half(), str(partial))
+    stored = copy.deepcopy(network).cpu()
+    save_model(stored.half() if half else stored, str(partial))
     tensors = load_file(partial)
     card["checksum"] = _checksum(card, tensors)
     save_file(tensors, partial, metadata={METADATA_KEY: json.dumps(card, sort_keys=True)})
@@ -110,14 +129,92 @@ def shipped_models() -> list[dict[str, Any]]:
         if (folder / MANIFEST).is_file():
             try:
                 manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-                return [{**entry, "path": folder / entry["file"]} for entry in manifest["models"]]
+                return [{**entry, "path": folder / _plain_name(entry["file"])} for entry in manifest["models"]]
             except (ValueError, KeyError, TypeError) as error:
                 raise WeightsError(f"{MANIFEST} is damaged; reinstall MultiContrastSR.") from error
     return []
 
 
+def drop_in_folder() -> Path:
+    """Where `add_model` puts weights files: a folder of the user's own, or the one that `MCSR_MODELS` names."""
+    if os.environ.get(FOLDER_VARIABLE):
+        return Path(os.environ[FOLDER_VARIABLE]).expanduser()
+    if sys.platform == "win32":
+        data = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        data = Path.home() / "Library" / "Application Support"
+    else:
+        data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+    return data / "MultiContrastSR" / "models"
+
+
+def added_models() -> list[dict[str, Any]]:
+    """Entries like those of `shipped_models` (without sha256, with "stage" where there are two) for the files in the
+    drop-in folder; those that cannot be read are left out, `verify_models` tells why."""
+    entries = []
+    for path in _added_files():
+        try:
+            card = _read_card(path)
+            entry = {"id": path.stem, "file": path.name, "path": path, "stage": card.get("stage")}
+            entries.append({**entry, "architecture": card["architecture"], "scale": int(card["scale"])})
+        except (SafetensorError, OSError, KeyError, ValueError, TypeError):
+            continue
+    return entries
+
+
+def add_model(file: Path) -> Path:
+    """Copy a weights file into the drop-in folder, after a check of all of it; returns where it lies.
+
+    Raises:
+        WeightsError: for a damaged file, one that does not fit its architecture, a link, an odd name, or a name that
+            another file there has.
+        OutputError: when the folder cannot be written to.
+    """
+    if file.is_symlink():
+        raise WeightsError(f"{file.name} is a link; give the file that it points to.")
+    if not _FILE_NAME.fullmatch(file.name):
+        raise WeightsError(
+            f"The name {file.name} cannot be taken over; use letters, digits, . _ + - and the ending .safetensors."
+        )
+    weights = load_weights(file)
+    weights.build()
+    target = drop_in_folder() / file.name
+    if target.is_symlink() or target.exists():
+        if not target.is_symlink() and target.is_file() and file_digest(target) == weights.sha256:
+            return target
+        raise WeightsError(f"There is another {file.name} in {target.parent} already; rename one of the two.")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"The folder {target.parent} cannot be made ({error.strerror}); set MCSR_MODELS.") from error
+    with complete_file(target) as partial:
+        shutil.copyfile(file, partial)
+        if file_digest(partial) != weights.sha256:
+            raise WeightsError(f"{file.name} changed while it was copied; try again.")
+    return target
+
+
+class Verified(NamedTuple):
+    """A weights file hashed again; `problem` is empty where it is whole."""
+
+    name: str
+    origin: str
+    problem: str
+
+
+def verify_models() -> list[Verified]:
+    """Hash all shipped weights against the manifest and all added ones against their own checksum."""
+    found = []
+    for entry in shipped_models():
+        found.append(Verified(entry["id"], "shipped", _problem(entry["path"], entry["sha256"])))
+    for path in _added_files(links=True):
+        problem = "it is a link; put the file itself there" if path.is_symlink() else _problem(path, None)
+        found.append(Verified(path.stem, "added", problem))
+    return found
+
+
 def find_weights(model: str, scale: int, file: Path | None = None) -> Weights:
-    """The weights for a model and scale: the given file, or the shipped ones.
+    """The weights for a model and scale: the given file, or the shipped ones, or those in the drop-in folder.
 
     Raises:
         WeightsError: when there are none, or the file is for another model or scale.
@@ -131,11 +228,21 @@ def find_weights(model: str, scale: int, file: Path | None = None) -> Weights:
                 f"use --model {is_for[0]} --scale {is_for[1]}, or another file."
             )
         return weights
-    entries = [entry for entry in shipped_models() if entry["architecture"] == model]
-    for entry in entries:
+    shipped, added = ([e for e in found if e["architecture"] == model] for found in (shipped_models(), added_models()))
+    for entry in shipped:
         if entry["scale"] == scale:
             return load_weights(entry["path"], expected_sha256=entry["sha256"])
-    scales = ", ".join(f"x{entry['scale']}" for entry in entries)
+    fitting = [entry for entry in added if entry["scale"] == scale]
+    # Of the two stages of a training the second is the one in use.
+    fitting = [entry for entry in fitting if entry["stage"] != 1] or fitting
+    if len(fitting) > 1:
+        raise WeightsError(
+            f"{len(fitting)} files in {drop_in_folder()} are for {model} x{scale}; choose one with --weights: "
+            f"{', '.join(entry['file'] for entry in fitting)}."
+        )
+    if fitting:
+        return load_weights(fitting[0]["path"])
+    scales = ", ".join(f"x{scale}" for scale in sorted({entry["scale"] for entry in [*shipped, *added]}))
     hint = f"there are for {scales}" if scales else "give a file with --weights, or choose one of `mcsr models list`"
     raise WeightsError(f"No weights for {model} x{scale} are installed; {hint}.")
 
@@ -147,6 +254,33 @@ def file_digest(path: Path) -> str:
         for block in iter(lambda: file.read(1 << 20), b""):
             digest.update(block)
     return digest.hexdigest()
+
+
+def _added_files(*, links: bool = False) -> list[Path]:
+    """Weights files in the drop-in folder by name; links, which could lead anywhere, only to be named."""
+    folder = drop_in_folder()
+    files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
+    # What begins with a dot is a copy in the making.
+    return [f for f in files if not f.name.startswith(".") and (links if f.is_symlink() else f.is_file())]
+
+
+def _problem(path: Path, sha256: str | None) -> str:
+    try:
+        load_weights(path, expected_sha256=sha256)
+    except WeightsError as error:
+        return str(error)
+    return ""
+
+
+def _plain_name(name: str) -> str:
+    if not _FILE_NAME.fullmatch(name):
+        raise ValueError(f"{name} is no plain file name")
+    return name
+
+
+def _read_card(path: Path) -> dict[str, Any]:
+    with safe_open(path, framework="pt") as file:
+        return json.loads((file.metadata() or {})[METADATA_KEY])
 
 
 def _checksum(card: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
