@@ -15,9 +15,10 @@ from mcsr.job import Settings
 from mcsr.subjects import find_subject_pairs
 from mcsr.training.data import TrainingSamples, find_pairs, read_sample
 from mcsr.training.loop import CHECKPOINT, train
+from mcsr.training.objective import objective_for
 from mcsr.training.recipe import RECIPE_FOLDER, Augmentation, Phase, Recipe, load_recipe
 from mcsr.training.weights import export_weights
-from mcsr.weights import load_weights
+from mcsr.weights import build_network, load_weights
 from subject_files import write_subject
 
 TINY = {"channels": 8, "encoder_blocks": (1, 1, 1), "fusion_blocks": (1, 1, 1), "pool": 4, "tokens": 4}
@@ -72,7 +73,36 @@ def test_a_batch_depends_on_seed_and_step_alone(data: Path) -> None:
         assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
         assert first[1].shape != other[1].shape or not torch.equal(first[1], other[1])
     crop = TrainingSamples(pairs, RECIPE).batch(0, RECIPE.phases[0])
-    assert {tuple(t.shape) for t in crop} == {(2, 1, 24, 24)}, "crops come upsampled"
+    assert {tuple(t.shape) for t in crop[:3]} == {(2, 1, 24, 24)}, "crops come upsampled"
+
+
+def test_a_network_on_the_coarse_grid_gets_coarse_crops_of_the_same_place(data: Path) -> None:
+    quiet = Augmentation(flip=0, self_reference=0, foreign_reference=0, shift=0, remap=0)
+    recipe = dataclasses.replace(RECIPE, augmentation=quiet)
+    pairs = find_pairs(data, "train", 2, "kspace", 8)
+    phase = RECIPE.phases[0]
+    fine = TrainingSamples(pairs, recipe).batch(0, phase)
+    coarse = TrainingSamples(pairs, recipe, upsamples_first=False).batch(0, phase)
+    assert coarse.targets.shape == (2, 1, 12, 12)
+    assert torch.equal(coarse.truths, fine.truths)
+    means = torch.nn.functional.avg_pool2d(fine.truths, 2)
+    for mean, target in zip(means, coarse.targets, strict=True):
+        assert torch.corrcoef(torch.stack([mean.flatten(), target.flatten()]))[0, 1] > 0.95
+
+
+def test_canvases_of_a_step_come_from_one_pair(data: Path) -> None:
+    pairs = find_pairs(data, "train", 2, "kspace", 8)
+    batch = TrainingSamples(pairs, RECIPE).batch(1, Phase(share=1.0, batch=3))
+    assert batch.targets.shape[0] == 3
+    assert batch.truths.shape[2:] == tuple(2 * n for n in batch.targets.shape[2:])
+    assert not torch.equal(batch.truths[0], batch.truths[1])
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.0, True), (1.0, False)])
+def test_a_foreign_reference_is_marked(data: Path, share: float, expected: bool) -> None:
+    recipe = dataclasses.replace(RECIPE, augmentation=Augmentation(self_reference=0, foreign_reference=share))
+    samples = TrainingSamples(find_pairs(data, "train", 2, "kspace", 8), recipe)
+    assert samples.batch(0, RECIPE.phases[0]).registered.tolist() == [expected] * 2
 
 
 def test_augmentation_gives_the_target_as_its_own_reference(data: Path) -> None:
@@ -80,7 +110,7 @@ def test_augmentation_gives_the_target_as_its_own_reference(data: Path) -> None:
         RECIPE, augmentation=Augmentation(flip=1.0, self_reference=1.0, foreign_reference=0, shift=0, remap=0)
     )
     pairs = find_pairs(data, "train", 2, "kspace", 8)
-    target, truth, reference = TrainingSamples(pairs, recipe).batch(0, RECIPE.phases[0])
+    target, truth, reference, _ = TrainingSamples(pairs, recipe).batch(0, RECIPE.phases[0])
     assert torch.equal(target, reference)
     assert not torch.equal(truth, reference)
 
@@ -136,7 +166,7 @@ def test_every_recipe_reads_and_mistakes_are_named(tmp_path: Path) -> None:
     for file in files:
         recipe = load_recipe(file)
         assert sum(phase.share for phase in recipe.phases) == pytest.approx(1)
-        assert all(phase.batch == 1 or phase.crop for phase in recipe.phases)
+        assert all(phase.crop % recipe.scale == 0 for phase in recipe.phases), "a crop is whole coarse pixels"
     assert load_recipe("shipped/dcamsr-s-x4").scale == 4
     with pytest.raises(InputError, match=r"No recipe 'shipped/nothing'; known are .*dcamsr-s-x4"):
         load_recipe("shipped/nothing")
@@ -147,3 +177,47 @@ def test_every_recipe_reads_and_mistakes_are_named(tmp_path: Path) -> None:
     wrong.write_text('name = "x"\n')
     with pytest.raises(InputError, match="not a complete recipe"):
         load_recipe(wrong)
+
+
+def test_diffmsr_is_trained_in_two_stages(data: Path, tmp_path: Path) -> None:
+    small = {"dim": 8, "blocks": 1, "encoder_blocks": 1, "window": 8}
+    first = Recipe(
+        name="stage-1",
+        network="diffmsr-s",
+        network_config=small,
+        scale=2,
+        steps=3,
+        stage=1,
+        learning_rate=1e-3,
+        phases=(Phase(share=1.0, batch=1),),
+        precision="32-true",
+    )
+    encoder = train(first, data, tmp_path / "first")
+    file = export_weights(encoder, first, data, tmp_path / "first.safetensors")
+    assert load_weights(file).metadata["stage"] == 1
+    second = dataclasses.replace(first, name="stage-2", stage=2)
+    with pytest.raises(InputError, match="give the weights of its first"):
+        train(second, data, tmp_path / "without")
+    network = train(dataclasses.replace(second, learning_rate=0.0), data, tmp_path / "second", initial=file)
+    decoder = load_weights(file).build().G.state_dict()
+    for name, tensor in network.G.state_dict().items():
+        assert torch.equal(tensor, decoder[name]), f"{name} does not start as in stage 1"
+
+
+def test_the_second_stage_pulls_the_estimated_prior_to_that_of_the_truth(data: Path) -> None:
+    torch.manual_seed(0)
+    network, teacher = (build_network("diffmsr-s", {"scale": 2, "dim": 8, "window": 8}, stage) for stage in (2, 1))
+    recipe = dataclasses.replace(RECIPE, network="diffmsr-s", stage=2)
+    objective = objective_for(recipe, network, teacher).train()
+    assert not teacher.training
+    batch = TrainingSamples(find_pairs(data, "train", 2, "kspace", 8), recipe).batch(0, Phase(share=1.0, batch=1))
+    optimizer = torch.optim.Adam([p for p in objective.parameters() if p.requires_grad], lr=1e-3)
+    losses = []
+    for _ in range(12):
+        prior = objective(batch)["prior"]
+        losses.append(prior.item())
+        optimizer.zero_grad()
+        prior.backward()
+        optimizer.step()
+    assert losses[-1] < 0.5 * losses[0]
+    assert all(p.grad is None for p in teacher.parameters())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from typing import NamedTuple
 
 import h5py
 import numpy as np
@@ -58,51 +59,72 @@ def read_sample(pair: TrainingPair, index: int, scale: int, degradation: str) ->
     )
 
 
+class Batch(NamedTuple):
+    """Targets (B, 1, h, w), truths and references (B, 1, H, W); which references show the same slice (B,)."""
+
+    targets: Tensor
+    truths: Tensor
+    references: Tensor
+    registered: Tensor
+
+
 class TrainingSamples:
     """Draws training batches; batch n is a pure function of the seed and n, so that a run can resume anywhere."""
 
-    def __init__(self, pairs: list[TrainingPair], recipe: Recipe) -> None:
+    def __init__(self, pairs: list[TrainingPair], recipe: Recipe, *, upsamples_first: bool = True) -> None:
         self.pairs = pairs
         self.recipe = recipe
+        self.upsamples_first = upsamples_first
         weights = np.array(
             [len(p.source.slices) * (recipe.auxiliary_weight if p.source.auxiliary else 1.0) for p in pairs]
         )
         self.probabilities = weights / weights.sum()
 
-    def batch(self, step: int, phase: Phase) -> tuple[Tensor, Tensor, Tensor]:
-        """Targets, truths and references (B, 1, ., .) of one step.
+    def batch(self, step: int, phase: Phase) -> Batch:
+        """The samples of one step.
 
-        Crops hold the target already upsampled on the whole canvas: sinc interpolation of a crop would ring at its rim.
+        Crops come from any pairs. Whole canvases of one step come from one pair, as others have other sizes. For a
+        network that upsamples first, crops hold the target already upsampled on the whole canvas: sinc interpolation
+        of a crop would ring at its rim.
         """
-        samples = [self._draw(np.random.default_rng((self.recipe.seed, step, n)), phase) for n in range(phase.batch)]
-        columns = zip(*samples, strict=True)
-        targets, truths, references = (torch.from_numpy(np.stack(c).astype(np.float32)) for c in columns)
-        return targets, truths, references
+        shared = np.random.default_rng((self.recipe.seed, step))
+        pair = None if phase.crop else self._pair(shared)
+        rngs = (np.random.default_rng((self.recipe.seed, step, n)) for n in range(phase.batch))
+        samples = [self._draw(rng, phase, pair or self._pair(rng)) for rng in rngs]
+        *images, registered = zip(*samples, strict=True)
+        targets, truths, references = (torch.from_numpy(np.stack(c).astype(np.float32)) for c in images)
+        return Batch(targets, truths, references, torch.tensor(registered))
 
-    def _draw(self, rng: np.random.Generator, phase: Phase) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _pair(self, rng: np.random.Generator) -> TrainingPair:
+        return self.pairs[rng.choice(len(self.pairs), p=self.probabilities)]
+
+    def _draw(
+        self, rng: np.random.Generator, phase: Phase, pair: TrainingPair
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool]:
         recipe, augmentation = self.recipe, self.recipe.augmentation
-        pair = self.pairs[rng.choice(len(self.pairs), p=self.probabilities)]
         sample = read_sample(pair, int(rng.choice(pair.source.slices)), recipe.scale, recipe.degradation)
         factors = (1, recipe.scale, recipe.scale)
         upsampled = upsample(sample.target_lr, factors)
-        reference = self._reference(rng, pair, sample, upsampled)
-        target, truth = (upsampled if phase.crop else sample.target_lr), sample.target_hr
+        reference, registered = self._reference(rng, pair, sample, upsampled)
+        target, truth = sample.target_lr, sample.target_hr
         if phase.crop:
-            box = _random_crop(rng, truth.shape[1:], phase.crop)
-            target, truth, reference = target[box], truth[box], reference[box]
+            coarse, fine = _random_crop(rng, target.shape[1:], phase.crop, recipe.scale)
+            target = upsampled[fine] if self.upsamples_first else target[coarse]
+            truth, reference = truth[fine], reference[fine]
         if rng.random() < augmentation.flip:
             target, truth, reference = target[..., ::-1], truth[..., ::-1], reference[..., ::-1]
-        return target, truth, reference
+        return target, truth, reference, registered
 
     def _reference(
         self, rng: np.random.Generator, pair: TrainingPair, sample: Sample, upsampled: np.ndarray
-    ) -> np.ndarray:
+    ) -> tuple[np.ndarray, bool]:
         augmentation = self.recipe.augmentation
         kind = rng.random()
         if kind < augmentation.self_reference:
-            return upsampled
-        reference = sample.reference
+            return upsampled, True
+        reference, registered = sample.reference, True
         if kind < augmentation.self_reference + augmentation.foreign_reference:
+            registered = False
             others = [p for p in self.pairs if p.source.subject != pair.source.subject]
             other = others[rng.integers(len(others))] if others else pair
             foreign = read_sample(
@@ -114,7 +136,7 @@ class TrainingSamples:
         if rng.random() < augmentation.shift:
             reach = augmentation.shift_pixels
             reference = np.roll(reference, rng.integers(-reach, reach + 1, 2), axis=(1, 2))
-        return reference
+        return reference, registered
 
 
 def _measured(
@@ -137,9 +159,15 @@ def _whole_multiple(stored: np.ndarray, scale: int) -> np.ndarray:
     return stored[:, : rows - rows % scale, : columns - columns % scale].astype(np.float32)
 
 
-def _random_crop(rng: np.random.Generator, shape: tuple[int, ...], side: int) -> tuple[slice, slice, slice]:
-    row, column = (int(rng.integers(0, max(1, n - side + 1))) for n in shape)
-    return slice(None), slice(row, row + side), slice(column, column + side)
+def _random_crop(
+    rng: np.random.Generator, shape_lr: tuple[int, ...], side_hr: int, scale: int
+) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """The same square in low- and in high-resolution pixels, for arrays (1, rows, columns)."""
+    side = side_hr // scale
+    row, column = (int(rng.integers(0, max(1, n - side + 1))) for n in shape_lr)
+    coarse = (slice(None), slice(row, row + side), slice(column, column + side))
+    fine = (slice(row * scale, (row + side) * scale), slice(column * scale, (column + side) * scale))
+    return coarse, (slice(None), *fine)
 
 
 def _fit(image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The training loop: L1 on the canvas, Adam with warm-up and cosine decay, EMA, checkpoints, resume."""
+"""The training loop: the network's loss on the canvas, Adam with warm-up and cosine decay, EMA, checkpoints, resume."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from lightning.fabric import Fabric
 
 from ..errors import InputError
 from ..metrics import psnr
 from ..networks import Network, create_network
-from ..weights import load_weights
+from ..networks.diffmsr import DiffMSRStage1
+from ..weights import build_network, load_weights
 from .data import TrainingPair, TrainingSamples, find_pairs, read_sample
+from .objective import objective_for
 from .recipe import Phase, Recipe
 
 logger = logging.getLogger(__name__)
@@ -47,7 +48,8 @@ def train(
         recipe: what and how.
         data: folder of HDF5 subject files (see `data.py`).
         run_folder: receives `checkpoint.pt` (atomically, every few hundred steps) and `log.csv`.
-        initial: weights file to start from, of any scale of the same network.
+        initial: weights file to start from, of any scale of the same network; for the second stage of a network that
+            has two, that of its first.
         resume: continue from the folder's checkpoint.
         cancelled: asked every step; True stops after a checkpoint.
     """
@@ -59,17 +61,21 @@ def train(
         raise InputError(f"{run_folder} holds the checkpoint of another run; --resume it, or choose another folder.")
     torch.manual_seed(recipe.seed)
     fabric = Fabric(accelerator="auto", devices=1, precision=recipe.precision)  # type: ignore[arg-type]
-    network = create_network(recipe.network, scale=recipe.scale, **recipe.network_config)
-    if initial is not None:
-        network.load_state_dict(load_weights(initial).build().state_dict())
-    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    config = {"scale": recipe.scale, **recipe.network_config}
+    network = build_network(recipe.network, config, recipe.stage)
+    start = load_weights(initial).build() if initial is not None else None
+    objective = objective_for(recipe, network, start)
+    if start is not None and type(start) is type(network):
+        _start_from(network, start)
+    objective = objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     averaged = copy.deepcopy(network).eval().to(fabric.device)
-    optimizer = torch.optim.Adam(network.parameters(), lr=recipe.learning_rate)
-    model, optimizer = fabric.setup(network, optimizer)
+    trained = [p for p in objective.parameters() if p.requires_grad]
+    model, optimizer = fabric.setup(objective, torch.optim.Adam(trained, lr=recipe.learning_rate))
     state: dict[str, Any] = {"model": model, "averaged": averaged, "optimizer": optimizer, "step": 0, "seconds": 0.0}
     if resume:
         fabric.load(checkpoint, state)
-    samples = TrainingSamples(find_pairs(data, "train", recipe.scale, recipe.degradation, network.multiple), recipe)
+    train_pairs = find_pairs(data, "train", recipe.scale, recipe.degradation, network.multiple)
+    samples = TrainingSamples(train_pairs, recipe, upsamples_first=network.upsamples_first)
     validation = find_pairs(data, "val", recipe.scale, recipe.degradation, network.multiple)
     validation = [pair for pair in validation if not pair.source.auxiliary] or validation
     logger.info("%d training pairs, %d validation pairs", len(samples.pairs), len(validation))
@@ -87,7 +93,7 @@ def _run(
     cancelled: Callable[[], bool],
 ) -> None:
     model, averaged, optimizer = state["model"], state["averaged"], state["optimizer"]
-    losses: list[float] = []
+    losses: list[dict[str, float]] = []
     started, before = time.monotonic(), state["seconds"]
     validate_at = [at for at in VALIDATE_AT if at > _progress(recipe, state)]
     while True:
@@ -97,18 +103,17 @@ def _run(
             break
         for group in optimizer.param_groups:
             group["lr"] = recipe.learning_rate * _schedule(recipe, state["step"], progress)
-        targets, truths, references = samples.batch(state["step"], _phase(recipe, progress))
-        targets, truths, references = fabric.to_device((targets, truths, references))
-        loss = F.l1_loss(model(targets, references).sr.float(), truths)
-        fabric.backward(loss)
+        terms = model(fabric.to_device(samples.batch(state["step"], _phase(recipe, progress))))
+        fabric.backward(torch.stack(list(terms.values())).sum())
         fabric.clip_gradients(model, optimizer, max_norm=recipe.clip_norm, error_if_nonfinite=False)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        _average(averaged, model, min(recipe.ema_decay, (1 + state["step"]) / (10 + state["step"])))
-        losses.append(loss.item())
+        _average(averaged, model.network, min(recipe.ema_decay, (1 + state["step"]) / (10 + state["step"])))
+        losses.append({name: term.item() for name, term in terms.items()})
         state["step"] += 1
         if state["step"] % LOG_EVERY == 0:
-            _log(run_folder, state, progress, {"l1": float(np.mean(losses))})
+            means = {name: float(np.mean([step[name] for step in losses])) for name in losses[0]}
+            _log(run_folder, state, progress, means)
             losses.clear()
         if state["step"] % CHECKPOINT_EVERY == 0:
             save_checkpoint(fabric, run_folder / CHECKPOINT, state)
@@ -119,20 +124,33 @@ def _run(
     _log(run_folder, state, _progress(recipe, state), validate(averaged, validation, recipe))
 
 
+def _start_from(network: Network, start: Network) -> None:
+    """Take over what fits: all of the same scale, all but the scale's own layers of another."""
+    state = network.state_dict()
+    fitting = {k: v for k, v in start.state_dict().items() if k in state and state[k].shape == v.shape}
+    network.load_state_dict(state | fitting)
+    logger.info("%d of %d tensors are taken over", len(fitting), len(state))
+
+
 @torch.no_grad()
 def validate(network: Network, pairs: list[TrainingPair], recipe: Recipe) -> dict[str, float]:
-    """PSNR (dB, data range 1) of every sixth slice by pair, with the reference and with the target as its own."""
+    """PSNR (dB, data range 1) of every sixth slice by pair, with the reference and with the target as its own.
+
+    Stage 1 of DiffMSR is given the truth, so its figures say how it trains and nothing more.
+    """
     scores: dict[str, float] = {}
     device = next(network.parameters()).device
     for pair in pairs:
         rows: dict[str, list[float]] = {"reference": [], "self": [], "sinc": []}
         for index in pair.source.slices[::VALIDATION_STRIDE]:
             sample = read_sample(pair, index, recipe.scale, recipe.degradation)
-            lr, reference = (torch.from_numpy(a)[None].to(device) for a in (sample.target_lr, sample.reference))
+            arrays = (sample.target_lr, sample.reference, sample.target_hr)
+            lr, reference, truth = (torch.from_numpy(np.ascontiguousarray(a))[None].to(device) for a in arrays)
+            helped = (truth,) if isinstance(network, DiffMSRStage1) else ()
             upsampled = create_network("sinc", scale=recipe.scale)(lr, reference).sr
             results = {
-                "reference": network(lr, reference).sr,
-                "self": network(lr, upsampled).sr,
+                "reference": network(lr, reference, *helped).sr,
+                "self": network(lr, upsampled, *helped).sr,
                 "sinc": upsampled,
             }
             for name, result in results.items():
@@ -173,6 +191,8 @@ def _schedule(recipe: Recipe, step: int, progress: float) -> float:
 def _average(averaged: torch.nn.Module, model: torch.nn.Module, decay: float) -> None:
     for mean, new in zip(averaged.parameters(), model.parameters(), strict=True):
         mean.lerp_(new, 1 - decay)
+    for kept, current in zip(averaged.buffers(), model.buffers(), strict=True):
+        kept.copy_(current)  # running statistics are averages already
 
 
 def _log(run_folder: Path, state: dict[str, Any], progress: float, values: dict[str, float]) -> None:

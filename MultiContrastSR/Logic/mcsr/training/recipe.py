@@ -25,7 +25,8 @@ class Phase:
     Args:
         share: fraction of the whole run.
         batch: slices a step.
-        crop: side of square crops of the canvas in high-resolution pixels; 0 for whole canvases (batch must be 1).
+        crop: side of square crops of the canvas in high-resolution pixels; 0 for whole canvases, those of one
+            step from one pair.
     """
 
     share: float
@@ -56,7 +57,11 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything a training run depends on besides the data."""
+    """Everything a training run depends on besides the data; `stage` 1 or 2 is for networks that have two.
+
+    `load_balance` is the weight of the term that keeps CD-DPE's experts all in use, `matching` that of the one that
+    teaches DAASR where to look (see `losses`).
+    """
 
     name: str
     network: str
@@ -74,6 +79,9 @@ class Recipe:
     precision: str = "bf16-mixed"
     seed: int = 0
     minutes: float | None = None
+    stage: int | None = None
+    load_balance: float = 0.0
+    matching: float = 0.0
 
 
 def load_recipe(name_or_file: str | Path) -> Recipe:

@@ -47,6 +47,7 @@ def weights_card(network: Network, recipe: Recipe, data: Path) -> dict[str, Any]
         "recipe": recipe.name,
         "git_revision": _git_revision(),
         "version": __version__,
+        **({} if recipe.stage is None else {"stage": recipe.stage}),
     }
 
 

@@ -1,0 +1,127 @@
+"""What each network is trained with (the loss sections of the specs)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..networks import SROutput
+
+Loss = Callable[[SROutput, Tensor, Tensor], dict[str, Tensor]]
+"""From a forward pass, truths (B, 1, H, W) and references (B, 1, H, W) to weighted terms; their sum is minimised."""
+
+MI_BINS = 32
+CD_DPE_REFERENCE_WEIGHT = 0.01
+CD_DPE_INFORMATION_WEIGHT = 0.1
+MATCHING_TEMPERATURE = 0.1
+DIFFMSR_CONSISTENCY_WEIGHT = 0.001
+DAASR_STRUCTURE_WEIGHT = 0.1
+DAASR_TEXTURE_WEIGHT = 0.01
+
+
+def l1_loss(output: SROutput, truth: Tensor, reference: Tensor) -> dict[str, Tensor]:
+    """Mean absolute error: DCAMSR (spec 5.1), HFTN-SR (Eq. 19)."""
+    return {"l1": F.l1_loss(output.sr.float(), truth)}
+
+
+def cd_dpe_loss(output: SROutput, truth: Tensor, reference: Tensor) -> dict[str, Tensor]:
+    """Reconstruction, feature consistency and mutual information (Eq. 17-20; spec 5.1)."""
+    maps = {name: tensor.float() for name, tensor in output.aux.items()}
+    information = mutual_information(maps["x_common"], maps["x_unique"]) + mutual_information(
+        maps["y_common"], maps["y_unique"]
+    )
+    return {
+        "l1": F.l1_loss(output.sr.float(), truth),
+        "target_consistency": F.l1_loss(maps["x_rec"], truth),
+        "reference_consistency": CD_DPE_REFERENCE_WEIGHT * F.l1_loss(maps["y_rec"], reference),
+        "mutual_information": CD_DPE_INFORMATION_WEIGHT * information,
+    }
+
+
+def daasr_loss(output: SROutput, truth: Tensor, reference: Tensor) -> dict[str, Tensor]:
+    """Three levels: result, structure and texture image (Eq. 12-14; spec 4), no perceptual or adversarial terms."""
+    return {
+        "l1": F.l1_loss(output.sr.float(), truth),
+        "structure": DAASR_STRUCTURE_WEIGHT * F.l1_loss(output.aux["structure"].float(), truth),
+        "texture": DAASR_TEXTURE_WEIGHT * F.l1_loss(output.aux["texture"].float(), truth),
+    }
+
+
+def data_consistency_loss(image: Tensor, truth: Tensor, scale: int) -> Tensor:
+    """DiffMSR, spec section 4: 0.001 times the mean squared error of unnormalised k-space outside the acquired band.
+
+    Args:
+        image: result (B, 2, H, W), real and imaginary part.
+        truth: likewise.
+        scale: the acquired band is the central 1/scale of rows and columns, which consistency replaces anyway.
+    """
+    difference = (image - truth).float()
+    spectrum = torch.fft.fftshift(torch.fft.fft2(torch.complex(difference[:, 0], difference[:, 1])), dim=(-2, -1))
+    outside = torch.ones(spectrum.shape[-2:], device=image.device)
+    rows, columns = (slice(n // 2 - n // scale // 2, n // 2 - n // scale // 2 + n // scale) for n in outside.shape)
+    outside[rows, columns] = 0
+    # The mean is over both parts of every sample, as published.
+    return DIFFMSR_CONSISTENCY_WEIGHT * (torch.view_as_real(spectrum) * outside[..., None]).square().mean()
+
+
+def prior_loss(output: SROutput, prior: Tensor) -> Tensor:
+    """DiffMSR, stage 2: mean absolute difference between the estimated prior (B, Z) and that of stage 1."""
+    return F.l1_loss(output.aux["prior"].float(), prior)
+
+
+def mutual_information(a: Tensor, b: Tensor) -> Tensor:
+    """Parzen estimate of the mutual information of two maps (B, 1, H, W), nats, mean over the batch (CD-DPE spec 5.1).
+
+    Values are clamped to [0, 1], so those outside get no gradient.
+    """
+    weights_a, weights_b = _soft_bins(a), _soft_bins(b)
+    joint = weights_a.transpose(1, 2) @ weights_b / weights_a.shape[1]
+    independent = weights_a.mean(dim=1)[:, :, None] * weights_b.mean(dim=1)[:, None, :]
+    return (joint * (joint / (independent + 1e-6) + 1e-6).log()).sum(dim=(1, 2)).mean()
+
+
+def _soft_bins(values: Tensor) -> Tensor:
+    """Share of each pixel in each of 32 bins on [0, 1]: (B, N, 32)."""
+    centres = torch.linspace(0, 1, MI_BINS, device=values.device)
+    width = 1 / (MI_BINS - 1)
+    distance = values.float().clamp(0, 1).flatten(1)[..., None] - centres
+    weights = torch.exp(-(distance**2) / (2 * width**2))
+    return weights / weights.sum(dim=-1, keepdim=True)
+
+
+LOSSES: dict[str, Loss] = {
+    "dcamsr": l1_loss,
+    "hftn-sr": l1_loss,
+    "cd-dpe": cd_dpe_loss,
+    "daasr": daasr_loss,
+    "diffmsr": l1_loss,
+}
+
+
+def matching_loss(output: SROutput, registered: Tensor) -> Tensor:
+    """DAASR, not in the paper: a token's best match is the one at its own place.
+
+    The published losses reach query and key through the score of the match that was chosen already, so that a short
+    training never finds the right ones.
+
+    Args:
+        output: with "queries" (B, G, n, d) and "keys" (B, n, d) in `aux`, of unit length.
+        registered: (B,) bool, which references lie on the target; the others have no right match.
+
+    Returns:
+        Cross-entropy in nats, mean over tokens and groups.
+    """
+    queries, keys = output.aux["queries"][registered].float(), output.aux["keys"][registered].float()
+    if not len(queries):
+        return output.sr.new_zeros(())
+    logits = torch.einsum("bgnd,bmd->bmgn", queries, keys) / MATCHING_TEMPERATURE
+    own_place = torch.arange(keys.shape[1], device=keys.device)
+    return F.cross_entropy(logits, own_place.expand(len(logits), logits.shape[2], -1))
+
+
+def loss_for(network: str) -> Loss:
+    """The loss of a registered network or of its slim form; that of DiffMSR depends on the stage (`objective`)."""
+    return LOSSES[network.removesuffix("-s")]
