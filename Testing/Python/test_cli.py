@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from grids import oblique_grid
 from mcsr import cli
 from mcsr.cli import app
@@ -21,10 +22,12 @@ from mcsr.geometry import plane_name
 from mcsr.imageio import read_volume, write_volume
 from mcsr.job import Settings
 from mcsr.metrics import compare
+from mcsr.networks import create_network
 from mcsr.pipeline import enhance as enhance_volumes
 from mcsr.pipeline import simulate
 from mcsr.report import Panels
 from mcsr.volume import Volume
+from mcsr.weights import save_weights
 from scenes import pair, scene
 from typer.testing import CliRunner, Result
 
@@ -279,8 +282,73 @@ def test_models_list_and_show() -> None:
     assert shown.exit_code == 0, shown.output
     assert "sha256" in shown.output
     assert "| dcamsr-s-x4 | PSNR (dB) | over sinc |" in shown.output
-    assert "No weights ship" in run("models", "show", "dcamsr").output
     assert run("models", "show", "dcamrs").exit_code == 2
+
+
+def test_models_show_says_what_a_model_is() -> None:
+    shown = run("models", "show", "dcamsr")
+    assert shown.exit_code == 0, shown.output
+    said = " ".join(shown.output.split())
+    assert "Dual Cross-Attention Transformer Network" in said
+    assert "Parameters: 9,286,705." in said
+    assert "109.2 for a slice of 256x256" in said
+    assert "No weights are installed for it." in said
+    facts = json.loads(run("models", "show", "dcamsr-s", "--json").stdout)
+    network = create_network("dcamsr-s")
+    assert facts["parameters"] == sum(p.numel() for p in network.parameters())
+    assert facts["gmac"]["348x384"] > facts["gmac"]["256x256"] > 5
+    assert set(facts["maps"]) == set(network.map_specs())
+    assert "MICCAI 2023" in facts["about"]
+    assert [weights["card"]["scale"] for weights in facts["weights"]] == [2, 4]
+
+
+def test_models_add_verify_and_list(untrained_x2: Path, models_folder: Path, tmp_path: Path) -> None:
+    scale_3 = tmp_path / "own.safetensors"
+    card = {"architecture": "dcamsr-s", "scale": 3, "degradation": "kspace", "plane": "axial"}
+    save_weights(scale_3, create_network("dcamsr-s", scale=3), card)
+    added = run("models", "add", scale_3)
+    assert added.exit_code == 0, added.output
+    assert run("models", "verify").exit_code == 0
+    lines = [json.loads(line) for line in run("models", "list", "--json").stdout.splitlines()]
+    assert 3 in next(line["scales"] for line in lines if line["name"] == "dcamsr-s")
+    assert "own" in run("models", "show", "dcamsr-s").output
+    content = bytearray((models_folder / "own.safetensors").read_bytes())
+    content[-1] ^= 1
+    (models_folder / "own.safetensors").write_bytes(content)
+    verified = run("models", "verify", "--json")
+    assert verified.exit_code == 4
+    events = [json.loads(line) for line in verified.stdout.splitlines()]
+    wrong = [event["name"] for event in events if event["event"] == "weights" and event["problem"]]
+    assert wrong == ["own"]
+    assert run("models", "add", tmp_path / "absent.safetensors").exit_code == 4
+
+
+def test_import_checkpoint_then_enhance(files: tuple[Path, Path, Path], tmp_path: Path, models_folder: Path) -> None:
+    """From the authors' container through the models folder to a result on the target's grid."""
+    torch.manual_seed(0)
+    state = create_network("dcamsr", size=64, scale=2).state_dict()
+    checkpoint = tmp_path / "epoch=49.ckpt"
+    torch.save({"state_dict": {f"network.{key}": tensor for key, tensor in state.items()}}, checkpoint)
+    weights = tmp_path / "theirs.safetensors"
+    before = checkpoint.read_bytes()
+    assert run("import-checkpoint", checkpoint, "-o", weights).exit_code == 2, "the scale is missing"
+    assert run("import-checkpoint", checkpoint, "-o", checkpoint, "--scale", 2).exit_code == 2
+    assert checkpoint.read_bytes() == before
+    imported = run("import-checkpoint", checkpoint, "--architecture", "dcamsr", "-o", weights, "--scale", 2)
+    assert imported.exit_code == 0, imported.output
+    assert "--model dcamsr --scale 2" in " ".join(imported.output.split())
+    assert run("models", "add", weights).exit_code == 0
+    arguments = ("--model", "dcamsr", "--scale", 2, "--registration", "none")
+    result = run("enhance", *files[:2], "-o", tmp_path / "out", *arguments)
+    assert result.exit_code == 0, result.output
+    assert "Data consistency is off" in " ".join(result.output.split())
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["plan"]["conventions"] == {"sampling": "corner", "intensity": "zscore-lr"}
+    canvas = report["plan"]["canvas"]
+    assert (canvas["rows"], canvas["columns"]) == (32, 32)
+    sr, target = read_volume(tmp_path / "out" / "sr.nii.gz"), read_volume(files[0])
+    np.testing.assert_allclose(sr.grid.ras_bounds(), target.grid.ras_bounds(), atol=1e-3)
+    assert run("import-checkpoint", weights, "-o", tmp_path / "x.pth", "--scale", 2).exit_code == 2
 
 
 def test_the_real_command_says_its_version_quickly() -> None:

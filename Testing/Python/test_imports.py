@@ -29,11 +29,11 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
     frozenset({"geometry", "progress"}),
     frozenset({"volume"}),
-    frozenset({"itk", "intensity", "degradation", "canvas", "checks", "subjects"}),
+    frozenset({"itk", "intensity", "degradation", "canvas", "conventions", "checks", "subjects"}),
     frozenset({"networks", "resampling", "imageio", "container", "metrics"}),
     frozenset({"weights", "checkpoints", "registration", "consistency", "inference"})
     | {"maps", "trust", "job", "report", "phantom"},
-    frozenset({"pipeline", "outputs"}),
+    frozenset({"pipeline", "outputs", "model_facts"}),
     frozenset({"demo", "evaluation"}),
     frozenset({"cli", "training", "mcsr_slicer", "mcsr_worker", "MultiContrastSR"}),
 )

@@ -202,15 +202,10 @@ def test_a_network_at_other_scales_on_sizes_that_fit_nothing(scale: int, tmp_pat
     assert np.abs(shift).max() < 0.3, "random weights disturb, but consistency holds the place"
 
 
-def test_weights_with_shifted_samples_are_refused(tmp_path: Path) -> None:
-    file = tmp_path / "w.safetensors"
-    card = {"architecture": "dcamsr-s", "scale": 2, "degradation": "kspace-official", "plane": "axial"}
-    save_weights(file, create_network("dcamsr-s", scale=2), card)
+def test_an_interpolation_takes_no_weights(untrained_x2: Path) -> None:
     truth, reference = pair()
-    with pytest.raises(WeightsError, match="whose samples are shifted"):
-        enhance(simulate(truth, 2)[0], reference, _settings(file))
-    with pytest.raises(WeightsError, match=r"sinc has no weights; leave w\.safetensors out"):
-        enhance(simulate(truth, 2)[0], reference, _settings(file, model="sinc"))
+    with pytest.raises(WeightsError, match=r"sinc has no weights; leave untrained\.safetensors out"):
+        enhance(simulate(truth, 2)[0], reference, _settings(untrained_x2, model="sinc"))
 
 
 def test_empty_slices_stay_interpolated(untrained_x2: Path) -> None:

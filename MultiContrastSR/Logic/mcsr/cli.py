@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console as RichConsole
-from rich.table import Table
 
 from . import __version__
 from .cli_console import Console
+from .cli_models import Json, import_checkpoint, models_app
 
 if TYPE_CHECKING:
     from .job import Result
@@ -22,13 +20,12 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-models_app = typer.Typer(help="The models and their weights.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
+app.command("import-checkpoint")(import_checkpoint)
 
 Model = Annotated[str, typer.Option(help="Model; see `mcsr models list`.")]
 Scale = Annotated[int, typer.Option(help="In-plane factor: 2, 3 or 4.")]
 Plane = Annotated[str, typer.Option(help="Plane of the slices: auto, axial, sagittal or coronal.")]
-Json = Annotated[bool, typer.Option("--json", help="Events as json lines on stdout.")]
 WeightsFile = Annotated[Path | None, typer.Option("--weights", help="Weights file instead of the shipped one.")]
 RegistrationKind = Annotated[str, typer.Option(help="Registration of the reference: rigid or none.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
@@ -46,8 +43,11 @@ def _main(version: Annotated[bool, typer.Option("--version", help="Print the ver
 @app.command()
 def enhance(
     target: Annotated[Path, typer.Argument(help="Low-resolution volume, or a folder of DICOM files.")],
-    reference: Annotated[Path, typer.Argument(help="Finer volume of another contrast of the same patient.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results.")],
+    reference: Annotated[
+        Path | None,
+        typer.Argument(help="Finer volume of another contrast of the same patient; none: the target helps itself."),
+    ] = None,
     model: Model = "dcamsr-s",
     scale: Scale = 4,
     weights: WeightsFile = None,
@@ -56,12 +56,15 @@ def enhance(
     device: Device = "auto",
     precision: Precision = "auto",
     consistency: Annotated[bool, typer.Option(help="Make the result agree with what was acquired.")] = True,
+    maps: Annotated[
+        str, typer.Option(help="Maps of the model: none, all, or a list such as texture_lv1,texture_lv1.pc1.")
+    ] = "none",
     ground_truth: Annotated[Path | None, typer.Option(help="Original high-resolution target, for scores.")] = None,
     seed: Seed = 0,
     json_lines: Json = False,
     force: Annotated[bool, typer.Option("--force", help="Accept a reference that is not finer.")] = False,
 ) -> None:
-    """Enhance TARGET with REFERENCE; write sr.nii.gz, residual.nii.gz, result.h5, report.json, report.png."""
+    """Enhance TARGET with REFERENCE; write sr.nii.gz, residual.nii.gz, maps, result.h5, report.json, report.png."""
     from .imageio import read_volume
     from .job import Settings
     from .outputs import output_folder, write_result
@@ -69,15 +72,17 @@ def enhance(
 
     console = Console(json_lines)
     with console.exit_on_error():
-        settings = Settings(model, scale, weights, plane, registration, device, precision, consistency, seed, force)
+        settings = Settings(
+            model, scale, weights, plane, registration, device, precision, consistency, maps, seed, force
+        )
         inputs = [path for path in (target, reference, ground_truth) if path is not None]
-        volumes = [read_volume(path) for path in inputs]
+        volumes = {path: read_volume(path) for path in inputs}
         with output_folder(output, inputs), console.progress() as progress:
             result = run(
-                volumes[0],
-                volumes[1],
+                volumes[target],
+                volumes[reference] if reference else None,
                 settings,
-                ground_truth=volumes[2] if ground_truth else None,
+                ground_truth=volumes[ground_truth] if ground_truth else None,
                 progress=progress,
                 cancelled=console.cancelled,
             )
@@ -90,7 +95,10 @@ def simulate(
     volume: Annotated[Path, typer.Argument(help="High-resolution volume, or a folder of DICOM files.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="File for the low-resolution volume.")],
     scale: Scale = 4,
-    degradation: Annotated[str, typer.Option(help="kspace, kspace-official, bicubic or average.")] = "kspace",
+    degradation: Annotated[
+        str,
+        typer.Option(help="kspace, bicubic, average; as published: dcamsr-official, diffmsr-official, cddpe-official."),
+    ] = "kspace",
     noise: Annotated[float, typer.Option(help="Deviation of Rician noise, fraction of the intensity scale.")] = 0.0,
     signed: Annotated[bool, typer.Option("--signed", help="Keep negative values instead of the magnitude.")] = False,
     plane: Plane = "auto",
@@ -206,64 +214,6 @@ def train(
             raise Cancelled(f"Stopped; the checkpoint is in {output}: go on with --resume.")
         file = export_weights(network, chosen, data, output / "weights.safetensors")
         console.say(f"Wrote {file}.")
-
-
-@models_app.command("list")
-def models_list(json_lines: Json = False) -> None:
-    """List models and the weights that ship."""
-    from .networks import network_names, network_summary
-    from .weights import shipped_models
-
-    console = Console(json_lines)
-    with console.exit_on_error():
-        shipped: dict[str, list[int]] = {}
-        for entry in shipped_models():
-            shipped.setdefault(entry["architecture"], []).append(entry["scale"])
-        if json_lines:
-            for name in network_names():
-                console.emit("model", name=name, summary=network_summary(name), scales=shipped.get(name, []))
-            return
-        table = Table("model", "weights", "what it is")
-        for name in network_names():
-            scales = ", ".join(f"x{scale}" for scale in sorted(shipped.get(name, [])))
-            baseline = network_summary(name).startswith("Baseline")
-            table.add_row(name, "needs none" if baseline else scales or "none", network_summary(name))
-        RichConsole().print(table)
-
-
-@models_app.command("show")
-def models_show(name: Annotated[str, typer.Argument(help="A model's name.")]) -> None:
-    """Show what the weights of a model say of themselves."""
-    from .networks import network_summary
-    from .weights import load_weights, shipped_models
-
-    console = Console()
-    with console.exit_on_error():
-        out = RichConsole()
-        out.print(network_summary(name))
-        entries = [entry for entry in shipped_models() if entry["architecture"] == name]
-        if not entries:
-            out.print("No weights ship for it.")
-        for entry in entries:
-            weights = load_weights(entry["path"], expected_sha256=entry["sha256"])
-            card = {key: value for key, value in weights.metadata.items() if key != "figures"}
-            out.print(f"\n[bold]{entry['id']}[/bold]")
-            out.print_json(json.dumps({**card, "sha256": weights.sha256}))
-            typer.echo(_figures_table(entry["id"], weights.metadata["figures"]))
-
-
-def _figures_table(name: str, figures: dict[str, dict[str, float]]) -> str:
-    """The figures of a card as a markdown table: with the reference, with the target as its own, and sinc."""
-    lines = [
-        f"| {name} | PSNR (dB) | over sinc | no reference | sinc | SSIM | no reference | sinc |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for pair, f in figures.items():
-        lines.append(
-            f"| {pair} | {f['psnr']:.2f} | {f['psnr'] - f['psnr_sinc']:+.2f} | {f['psnr_self']:.2f} "
-            f"| {f['psnr_sinc']:.2f} | {f['ssim']:.3f} | {f['ssim_self']:.3f} | {f['ssim_sinc']:.3f} |"
-        )
-    return "\n".join(lines)
 
 
 def _tell(console: Console, result: Result, files: list[Path]) -> None:

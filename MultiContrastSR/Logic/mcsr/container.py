@@ -2,6 +2,7 @@
 
 /volumes/NAME    float32 [k, j, i], gzip + shuffle, one chunk per slice; attributes ijk_to_ras (float64 (4, 4), index
                  to RAS mm), name, description, unit
+/tables/NAME     float32 [slice, ...]: numbers of each slice that have no place in the image; attribute description
 root attributes  format = "mcsr-result", format_version = 1, provenance (json)
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,13 @@ class Container:
         volumes: by name in the file, in the order of writing.
         provenance: how they were made.
         attributes: "description" and "unit" of each volume, empty where not given.
+        tables: by name.
     """
 
     volumes: Mapping[str, Volume]
     provenance: Mapping[str, Any]
     attributes: Mapping[str, Mapping[str, str]]
+    tables: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 def write_container(
@@ -46,6 +49,7 @@ def write_container(
     volumes: Mapping[str, Volume],
     provenance: Mapping[str, Any],
     attributes: Mapping[str, Mapping[str, str]] | None = None,
+    tables: Mapping[str, np.ndarray] | None = None,
 ) -> None:
     """Write volumes and their provenance; the file appears only when it is complete.
 
@@ -53,17 +57,19 @@ def write_container(
         path: of the file, in an existing folder.
         volumes: by name; a name holds no "/" and is not ".".
         provenance: json-serialisable.
-        attributes: per volume, "description" and "unit".
+        attributes: per volume or table, "description" and "unit".
+        tables: more arrays by name, likewise.
 
     Raises:
         OutputError: a name that HDF5 takes for a path, an unwritable folder or a full disk.
     """
-    wrong = next((name for name in volumes if not name or "/" in name or name == "."), None)
+    tables = tables or {}
+    wrong = next((name for name in (*volumes, *tables) if not name or "/" in name or name == "."), None)
     if wrong is not None:
         raise OutputError(f"'{wrong}' cannot name a volume in {Path(path).name}; use a name without '/'.")
     story = json.dumps(provenance)
     with complete_file(Path(path)) as temporary:
-        temporary.write_bytes(_file_image(volumes, story, attributes or {}))
+        temporary.write_bytes(_file_image(volumes, tables, story, attributes or {}))
 
 
 def read_container(path: str | Path) -> Container:
@@ -81,12 +87,18 @@ def read_container(path: str | Path) -> Container:
             group = file["volumes"]
             volumes = {name: _read_volume(dataset) for name, dataset in group.items()}
             texts = {name: {key: str(d.attrs[key]) for key in ("description", "unit")} for name, d in group.items()}
-            return Container(volumes, json.loads(file.attrs["provenance"]), texts)
+            tables = {name: np.asarray(dataset[()]) for name, dataset in file.get("tables", {}).items()}
+            return Container(volumes, json.loads(file.attrs["provenance"]), texts, tables)
     except (OSError, RuntimeError, KeyError, ValueError) as error:
         raise InputError(f"{path.name} is damaged, truncated or not an HDF5 file; copy or create it again.") from error
 
 
-def _file_image(volumes: Mapping[str, Volume], story: str, attributes: Mapping[str, Mapping[str, str]]) -> bytes:
+def _file_image(
+    volumes: Mapping[str, Volume],
+    tables: Mapping[str, np.ndarray],
+    story: str,
+    attributes: Mapping[str, Mapping[str, str]],
+) -> bytes:
     # Made in memory: HDF5 cannot close a file on a full disk, and takes the process down later. Its layout is that of
     # HDF5 1.8 and no older one, which limits attributes to 64 kB.
     with h5py.File("result", "w", driver="core", backing_store=False, libver=("v108", "v108")) as file:
@@ -96,6 +108,12 @@ def _file_image(volumes: Mapping[str, Volume], story: str, attributes: Mapping[s
         group = file.create_group("volumes", track_order=True)
         for name, volume in volumes.items():
             _write_volume(group, name, volume, attributes.get(name, {}))
+        if tables:
+            group = file.create_group("tables", track_order=True)
+        for name, table in tables.items():
+            group.create_dataset(name, data=table).attrs["description"] = attributes.get(name, {}).get(
+                "description", ""
+            )
         file.flush()
         return file.id.get_file_image()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -16,6 +16,7 @@ from . import __version__
 from .degradation import FactorsKJI
 from .geometry import AxisOrder, Grid, refine_grid
 from .inference import Plan
+from .maps import MapView
 from .metrics import Scores
 from .networks import Network
 from .registration import Registration
@@ -35,6 +36,7 @@ class Settings:
     device: str = "auto"
     precision: str = "auto"
     consistency: bool = True
+    maps: str = "none"
     seed: int = 0
     force: bool = False
 
@@ -47,12 +49,14 @@ class Result:
         sr: the enhanced target.
         interpolated: the target by sinc interpolation, the baseline.
         residual: sr - interpolated, intensity units of the target.
-        reference: the reference, registered and resampled.
+        reference: the reference, registered and resampled; the interpolated target where there was none.
         truth: the ground truth cropped to the grid, where one was given.
         slice_axis: storage axis along which the slices were stacked (0 = i, 1 = j, 2 = k).
         scores: of "result" and "interpolated" against the truth, where one was given.
-        provenance: everything needed to repeat the job, json-serialisable.
+        provenance: everything needed to repeat the job, json-serialisable; "maps" says what each map means.
         warnings: sentences for the user.
+        maps: of the network, by name.
+        tables: of the network, by name; (slices, ...) in display order, NaN for slices without signal.
     """
 
     sr: Volume
@@ -64,6 +68,8 @@ class Result:
     scores: Mapping[str, Scores]
     provenance: Mapping[str, Any]
     warnings: tuple[str, ...]
+    maps: Mapping[str, Volume] = field(default_factory=dict)
+    tables: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass
@@ -73,22 +79,28 @@ class Job:
     Args:
         settings: of the user.
         target: in display orientation.
-        reference: in display orientation.
+        reference: in display orientation; None when the target is its own.
         order: from the target's storage order to display orientation.
         factors_kji: from the target's grid to the result's.
         network: with weights.
         card: what the weights say of themselves.
         weights: None for baselines.
+        views: the maps that were asked for.
+        lit: the slices (K,) that hold signal: the network runs on these.
+        slices: what the network was given of them, scaled: target (k, h, w) and reference (k, H, W).
     """
 
     settings: Settings
     target: Volume
-    reference: Volume
+    reference: Volume | None
     order: AxisOrder
     factors_kji: FactorsKJI
     network: Network
     card: Mapping[str, Any]
     weights: Weights | None
+    views: Sequence[MapView] = ()
+    lit: np.ndarray | None = None
+    slices: tuple[np.ndarray, np.ndarray] | None = None
     registration: Registration | None = None
     plan: Plan | None = None
     consistency: dict[str, Any] = field(default_factory=lambda: {"applied": False})
@@ -101,6 +113,12 @@ class Job:
         """The result's grid, in display orientation."""
         return refine_grid(self.target.grid, self.factors_kji[::-1])
 
+    @property
+    def seeds(self) -> list[int]:
+        """One for each lit slice, by its place in the volume."""
+        assert self.lit is not None
+        return [self.settings.seed + int(number) for number in np.flatnonzero(self.lit)]
+
     def provenance(self) -> dict[str, Any]:
         """Everything needed to repeat the job, json-serialisable; of the patient only the names the user gave."""
         settings = {**asdict(self.settings), "weights": self.settings.weights and self.settings.weights.name}
@@ -108,12 +126,13 @@ class Job:
             "software": f"MultiContrastSR {__version__}",
             "notice": "Research use only.",
             "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "inputs": {"target": self.target.name, "reference": self.reference.name},
+            "inputs": {"target": self.target.name, "reference": self.reference and self.reference.name},
             "settings": settings,
             "weights_sha256": self.weights.sha256 if self.weights else None,
             "plan": self.plan and asdict(self.plan),
             "registration": self.registration and _registration_record(self.registration),
             "consistency": self.consistency,
+            "maps": {view.name: view.as_dict() for view in self.views},
             "scores": {method: asdict(score) for method, score in self.scores.items()},
             "seconds": self.seconds,
             "warnings": list(self.warnings),

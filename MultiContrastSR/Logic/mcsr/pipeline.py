@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from .canvas import Canvas, signal_canvas
+from .canvas import Canvas, native_canvas, signal_canvas
 from .checks import check_pair, check_scalar_mri
 from .consistency import acquired_band, enforce_consistency
+from .conventions import Conventions
 from .degradation import (
     FactorsKJI,
     add_noise,
@@ -30,6 +31,7 @@ from .geometry import (
 from .inference import Plan, enhance_slices, make_plan
 from .intensity import foreground, intensity_scale, is_magnitude
 from .job import Job, Result, Settings
+from .maps import Maps, choose_views, collect_maps
 from .metrics import compare
 from .networks import Network, create_network, network_class
 from .progress import CancelQuery, JobProgress, ProgressCallback, never_cancelled, no_progress
@@ -41,13 +43,14 @@ from .weights import Weights, find_weights
 SCALES = (2, 3, 4)
 BASELINE_CARD: Mapping[str, Any] = {"degradation": "kspace", "plane": "axial"}
 _STAGES = {"Registering": 3.0, "Resampling the reference": 1.0, "Enhancing": 12.0, "Checking consistency": 1.5}
+_MAPS_SHARE = 15.0
 _BARE_SLICE = 0.05
 _EMPTY_SLICE = 0.01
 
 
 def enhance(
     target: Volume,
-    reference: Volume,
+    reference: Volume | None,
     settings: Settings | None = None,
     *,
     ground_truth: Volume | None = None,
@@ -58,7 +61,8 @@ def enhance(
 
     Args:
         target: low-resolution volume, any orientation.
-        reference: finer volume of another contrast, on any grid, overlapping in space.
+        reference: finer volume of another contrast, on any grid, overlapping in space; None: the interpolated target is
+            its own reference.
         settings: see `Settings`.
         ground_truth: the original high-resolution target, on the result's grid (a larger box is cropped).
         progress: receives events.
@@ -68,29 +72,32 @@ def enhance(
         InputError, WeightsError, DeviceError, Cancelled: each with one sentence on what to do.
     """
     settings = settings or Settings()
-    report = JobProgress(progress, cancelled, _STAGES)
     job = _prepare(target, reference, settings)
+    report = JobProgress(progress, cancelled, _STAGES | ({"Drawing maps": _MAPS_SHARE} if job.views else {}))
     truth = _display_truth(ground_truth, job)
     canvas = _canvas(job)
     # Made before anything slow, so that an unusable device or precision is said at once.
-    plan = make_plan(job.network, canvas, settings.device, settings.precision)
+    plan = make_plan(job.network, canvas, settings.device, settings.precision, Conventions.of(job.card))
 
     with report.stage("Registering"):
         job.registration = _register(job, report)
     with report.stage("Resampling the reference"):
         interpolated = upsample(job.target.array_kji, job.factors_kji)
         target_scale = np.float32(intensity_scale(job.target.array_kji, target.name))
-        moved = job.reference.moved(job.registration.reference_to_target)
-        reference_hr = resample(moved, job.hr_grid)
-        reference_slices = _reference_slices(job, moved, reference_hr, interpolated / target_scale)
+        reference_hr, reference_slices = _reference_on_grid(job, interpolated, target_scale)
+        _choose_slices(job, target_scale, reference_slices)
     with report.stage("Enhancing"):
-        sr = _enhanced(job, plan, reference_slices, interpolated, target_scale, report)
+        sr = _enhanced(job, plan, interpolated, target_scale, report)
     with report.stage("Checking consistency"):
         sr = _clipped(job, _consistent(job, sr))
         interpolated = _clipped(job, interpolated)
         report.update(1.0)  # the last moment to cancel: from here on the result is complete
+    maps = Maps({}, {})
+    if job.views:
+        with report.stage("Drawing maps"):
+            maps = _maps(job, report)
     job.seconds = report.seconds
-    return _result(job, sr, interpolated, reference_hr, truth)
+    return _result(job, sr, interpolated, reference_hr, truth, maps)
 
 
 def simulate(
@@ -135,28 +142,31 @@ def simulate(
     return replace(low.reordered(order.inverse()), name=f"{volume.name}_x{scale}", source_dtype=stored), lost
 
 
-def _prepare(target: Volume, reference: Volume, settings: Settings) -> Job:
+def _prepare(target: Volume, reference: Volume | None, settings: Settings) -> Job:
     """Steps 1 and 2: check the inputs, choose weights, plane and scale."""
     _check_scale(settings.scale)
     if settings.registration not in ("rigid", "none"):
         raise InputError(f"Unknown registration '{settings.registration}'; known are rigid, none.")
     network, card, weights = _load(settings)
-    warnings = [*check_scalar_mri(target), *check_scalar_mri(reference)]
+    warnings = check_scalar_mri(target) + (check_scalar_mri(reference) if reference else [])
     axis = slice_axis(target.grid, settings.plane, card["plane"])
     order = display_order(target.grid, axis)
-    reference_order = display_order(reference.grid, slice_axis(reference.grid))
     job = Job(
         settings=settings,
         target=target.reordered(order),
-        reference=reference.reordered(reference_order),
+        reference=reference and reference.reordered(display_order(reference.grid, slice_axis(reference.grid))),
         order=order,
         factors_kji=(1, settings.scale, settings.scale),
         network=network,
         card=card,
         weights=weights,
         warnings=warnings,
+        views=choose_views(network, settings.maps),
     )
-    job.warnings += check_pair(job.target, job.reference, settings.scale, force=settings.force)
+    if job.reference:
+        job.warnings += check_pair(job.target, job.reference, settings.scale, force=settings.force)
+    elif network.uses_reference:
+        job.warnings.append("No reference was given: the target, interpolated, is its own.")
     plane = plane_name(target.grid, axis)
     if plane != card["plane"] and network.uses_reference:
         job.warnings.append(f"These weights were trained on {card['plane']} slices; yours are {plane}: look closely.")
@@ -176,10 +186,10 @@ def _load(settings: Settings) -> tuple[Network, Mapping[str, Any], Weights | Non
             raise WeightsError(f"{settings.model} has no weights; leave {settings.weights.name} out.")
         return create_network(settings.model, scale=settings.scale).eval(), BASELINE_CARD, None
     weights = find_weights(settings.model, settings.scale, settings.weights)
-    if degradation_named(weights.metadata["degradation"]).sampling != "centred":
+    if weights.metadata.get("stage") == 1:
         raise WeightsError(
-            f"{weights.path.name} was trained with '{weights.metadata['degradation']}', whose samples are shifted; "
-            "this version cannot compensate that yet: use other weights."
+            f"{weights.path.name} is a network of the first training stage, which needs the high-resolution truth as "
+            "an input; import the checkpoint of the second stage."
         )
     return weights.build(), weights.metadata, weights
 
@@ -199,27 +209,42 @@ def _check_scale(scale: int) -> None:
 
 def _canvas(job: Job) -> Canvas:
     slices = job.target.array_kji
+    canvas = job.card.get("canvas", {})
+    if canvas.get("kind") == "native":
+        return native_canvas(slices, job.factors_kji[1], canvas["size"])
     if job.network.uses_reference:
         return signal_canvas(slices, job.factors_kji[1], job.network.multiple)
     return Canvas(0, 0, *slices.shape[1:])
 
 
 def _register(job: Job, report: JobProgress) -> Registration:
-    if job.settings.registration == "none" or not job.network.uses_reference:
+    if job.reference is None or job.settings.registration == "none" or not job.network.uses_reference:
         return Registration(np.eye(4), False, float("nan"), float("nan"), "Registration was skipped.")
     return register_rigid(
         job.target, job.reference, seed=job.settings.seed, progress=report.update, cancelled=report.cancelled
     )
 
 
-def _reference_slices(job: Job, moved: Volume, on_hr: Volume, target_up: np.ndarray) -> np.ndarray:
-    """The reference as the network sees it, scaled; where it does not reach, the target stands in for it.
+def _reference_on_grid(job: Job, interpolated: np.ndarray, target_scale: np.float32) -> tuple[Volume, np.ndarray]:
+    """Step 4: the reference on the result's grid, and its slices as the network sees them, scaled."""
+    if job.reference is None:
+        own = job.target.on_grid(interpolated, job.hr_grid, name=f"{job.target.name}, its own reference")
+        return own, interpolated / target_scale
+    assert job.registration is not None
+    name = job.reference.name
+    moved = job.reference.moved(job.registration.reference_to_target)
+    on_hr = replace(resample(moved, job.hr_grid), name=f"{name} on the result's grid")
+    if not job.network.uses_reference:
+        return on_hr, on_hr.array_kji
+    return on_hr, _reference_slices(job, name, moved, on_hr, interpolated / target_scale)
+
+
+def _reference_slices(job: Job, name: str, moved: Volume, on_hr: Volume, target_up: np.ndarray) -> np.ndarray:
+    """The scaled reference; where it does not reach, the target stands in for it.
 
     A reference that was resampled onto a larger box before is padded with zeros: whole slices of them count as bare.
     """
-    if not job.network.uses_reference:
-        return on_hr.array_kji
-    slices = on_hr.array_kji / np.float32(intensity_scale(on_hr.array_kji, job.reference.name))
+    slices = on_hr.array_kji / np.float32(intensity_scale(on_hr.array_kji, name))
     covered = coverage(moved.grid, job.hr_grid) & foreground(on_hr.array_kji).any(axis=(1, 2), keepdims=True)
     signal = foreground(target_up)
     missing = (signal & ~covered).sum(axis=(1, 2)) > _BARE_SLICE * signal.sum(axis=(1, 2))
@@ -231,32 +256,51 @@ def _reference_slices(job: Job, moved: Volume, on_hr: Volume, target_up: np.ndar
     return np.where(covered, slices, target_up)
 
 
+def _choose_slices(job: Job, target_scale: np.float32, reference_slices: np.ndarray) -> None:
+    """The slices that hold signal: the network never saw empty ones, so they stay interpolated."""
+    job.lit = foreground(job.target.array_kji).mean(axis=(1, 2)) >= _EMPTY_SLICE
+    job.slices = job.target.array_kji[job.lit] / target_scale, reference_slices[job.lit]
+
+
 def _enhanced(
-    job: Job,
-    plan: Plan,
-    reference_slices: np.ndarray,
-    interpolated: np.ndarray,
-    target_scale: np.float32,
-    report: JobProgress,
+    job: Job, plan: Plan, interpolated: np.ndarray, target_scale: np.float32, report: JobProgress
 ) -> np.ndarray:
-    """Step 5: the network on all slices that hold signal; it never saw empty ones, so they stay interpolated."""
-    lit = foreground(job.target.array_kji).mean(axis=(1, 2)) >= _EMPTY_SLICE
-    scaled, job.plan = enhance_slices(
-        job.network,
-        job.target.array_kji[lit] / target_scale,
-        reference_slices[lit],
-        plan,
-        seed=job.settings.seed,
-        update=report.update,
-    )
+    """Step 5: the network on all slices that hold signal."""
+    assert job.slices is not None
+    scaled, job.plan = enhance_slices(job.network, *job.slices, plan, seeds=job.seeds, update=report.update)
     if job.plan.tile != plan.tile:
         job.warnings.append(
             f"Memory was short, so slices were run in tiles of {job.plan.tile} pixels; "
             "whole slices give a slightly different result."
         )
     sr = interpolated.copy()
-    sr[lit] = scaled * target_scale
+    sr[job.lit] = scaled * target_scale
     return sr
+
+
+def _maps(job: Job, report: JobProgress) -> Maps:
+    """Step 8: what the network says of its own work, for all slices of the volume."""
+    assert job.slices is not None
+    assert job.plan is not None
+    lit = job.lit
+    assert lit is not None
+    found = collect_maps(job.network, *job.slices, job.plan, job.views, seeds=job.seeds, update=report.update)
+    left_out = [view.name for view in job.views if view.name not in {*found.images, *found.tables}]
+    if left_out:
+        job.warnings.append(
+            f"Left out, because they hold too many values or differ from tile to tile: {', '.join(left_out)}."
+        )
+        job.views = [view for view in job.views if view.name not in left_out]
+
+    def of_volume(values: np.ndarray, elsewhere: float) -> np.ndarray:
+        full = np.full((len(lit), *values.shape[1:]), elsewhere, dtype=np.float32)
+        full[lit] = values
+        return full
+
+    return Maps(
+        {name: of_volume(array, 0.0) for name, array in found.images.items()},
+        {name: of_volume(array, np.nan) for name, array in found.tables.items()},
+    )
 
 
 def _consistent(job: Job, sr: np.ndarray) -> np.ndarray:
@@ -304,7 +348,9 @@ def _display_truth(truth: Volume | None, job: Job) -> Volume | None:
     return crop_to_grid(truth.reordered(display_order(truth.grid, axis)), job.hr_grid, "The ground truth")
 
 
-def _result(job: Job, sr: np.ndarray, interpolated: np.ndarray, reference: Volume, truth: Volume | None) -> Result:
+def _result(
+    job: Job, sr: np.ndarray, interpolated: np.ndarray, reference: Volume, truth: Volume | None, maps: Maps
+) -> Result:
     """Steps 7 and 9: scores, then back to the target's storage order and type."""
     if truth is not None:
         scale = intensity_scale(truth.array_kji, truth.name)
@@ -320,10 +366,14 @@ def _result(job: Job, sr: np.ndarray, interpolated: np.ndarray, reference: Volum
         sr=stored(sr, f"{name} SR{scale_name}", job.target.source_dtype),
         interpolated=stored(interpolated, f"{name} sinc {scale_name}", job.target.source_dtype),
         residual=stored(sr - interpolated, f"{name} residual"),
-        reference=stored(reference.array_kji, f"{job.reference.name} on the result's grid"),
+        reference=stored(
+            reference.array_kji, f"{reference.name} on the result's grid" if job.reference else reference.name
+        ),
         truth=truth and truth.reordered(back),
         slice_axis=job.order.axes_ijk[2],
         scores=job.scores,
         provenance=job.provenance(),
         warnings=tuple(job.warnings),
+        maps={key: stored(array, f"{name} {key}") for key, array in maps.images.items()},
+        tables=maps.tables,
     )

@@ -10,26 +10,29 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import McsrError
-from .imageio import complete_file
 from .report_panels import Panels, Tile, View, describe_job, display_slice
+from .report_style import (
+    DISPLAY_LETTERS,
+    FAINT,
+    MARK,
+    TEXT,
+    colour_map,
+    mark_sides,
+    new_figure,
+    save_figure,
+    show_slice,
+    write_words,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
-__all__ = ["Panels", "describe_job", "display_slice", "write_figure"]
-
-DISPLAY_LETTERS = {"axial": "RLAP", "sagittal": "APSI", "coronal": "RLSI"}
-"""What lies at the left, right, top and bottom of a display, by plane."""
+__all__ = ["DISPLAY_LETTERS", "Panels", "describe_job", "display_slice", "write_figure"]
 
 # Sizes of the figure in inches.
 _PANEL, _GAP, _LABELS, _LEFT, _RIGHT, _HEADER, _FOOTER = 3.4, 0.12, 0.52, 0.2, 0.95, 0.8, 0.5
 _TALLEST_PANEL = 1.6 * _PANEL
-_DPI = 110
-
-_TEXT, _FAINT, _MARK = "#ececec", "#a8a8a8", "#ffb000"
 
 
 def write_figure(path: Path, panels: Panels, *, slice_index: int | None = None) -> None:
@@ -44,17 +47,10 @@ def write_figure(path: Path, panels: Panels, *, slice_index: int | None = None) 
         McsrError: matplotlib is not installed.
         OutputError: the file cannot be written.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise McsrError("The figure needs matplotlib; run: pip install matplotlib") from error
     view = View(panels, slice_index)
-    figure = Figure(figsize=_size_inch(view), dpi=_DPI)
-    FigureCanvasAgg(figure)
+    figure = new_figure(*_size_inch(view))
     _draw(figure, view)
-    with complete_file(path) as temporary:
-        figure.savefig(temporary, format="png", facecolor="black")
+    save_figure(path, figure)
 
 
 def _heights_inch(view: View) -> list[float]:
@@ -90,77 +86,41 @@ def _draw(figure: Figure, view: View) -> None:
 def _draw_tile(axes: Axes, tile: Tile, view: View) -> None:
     rows_mm, columns_mm = view.spacing
     box = tile.box
-    extent = (0.0, box.columns * columns_mm, box.rows * rows_mm, 0.0)
     low, high = tile.limits
-    axes.set_facecolor("black")
-    axes.imshow(
-        box.crop(tile.pixels),
-        cmap=_colour_map(tile.map),
-        vmin=low,
-        vmax=high,
-        extent=extent,
-        interpolation="bicubic",
-    )
-    axes.set_xticks([])
-    axes.set_yticks([])
+    window = {"cmap": colour_map(tile.map), "vmin": low, "vmax": high}
+    extent = show_slice(axes, box.crop(tile.pixels), view.spacing, **window, interpolation="bicubic")
     whole = box is view.head
     for spine in axes.spines.values():
         spine.set_visible(not whole)
-        spine.set_color(_MARK)
-    axes.set_title(tile.title, color=_TEXT, fontsize=11, pad=5)
-    axes.set_xlabel(tile.note, color=_FAINT, fontsize=9.5, labelpad=4)
+        spine.set_color(MARK)
+    axes.set_title(tile.title, color=TEXT, fontsize=11, pad=5)
+    axes.set_xlabel(tile.note, color=FAINT, fontsize=9.5, labelpad=4)
     if whole:
-        _mark_sides(axes, DISPLAY_LETTERS[view.plane])
+        mark_sides(axes, view.plane)
         left, upper = (view.detail.column - box.column) * columns_mm, (view.detail.row - box.row) * rows_mm
         right, lower = left + view.detail.columns * columns_mm, upper + view.detail.rows * rows_mm
-        axes.plot([left, right, right, left, left], [upper, upper, lower, lower, upper], color=_MARK, linewidth=0.9)
+        axes.plot([left, right, right, left, left], [upper, upper, lower, lower, upper], color=MARK, linewidth=0.9)
         axes.set_xlim(extent[:2])
         axes.set_ylim(extent[2:])
     elif tile.map == "gray":
         end, level = extent[1] - 3, extent[2] - 3
-        axes.plot([end - 10, end], [level, level], color=_MARK, linewidth=2)
-        axes.text(end - 5, level - 1.2, "10 mm", color=_MARK, fontsize=8, ha="center", va="bottom")
-
-
-def _mark_sides(axes: Axes, letters: str) -> None:
-    places = [
-        (0.015, 0.5, "left", "center"),
-        (0.985, 0.5, "right", "center"),
-        (0.5, 0.985, "center", "top"),
-        (0.5, 0.015, "center", "bottom"),
-    ]
-    for letter, (x, y, horizontal, vertical) in zip(letters, places, strict=True):
-        axes.text(x, y, letter, transform=axes.transAxes, color=_MARK, fontsize=9, ha=horizontal, va=vertical)
+        axes.plot([end - 10, end], [level, level], color=MARK, linewidth=2)
+        axes.text(end - 5, level - 1.2, "10 mm", color=MARK, fontsize=8, ha="center", va="bottom")
 
 
 def _draw_colour_bar(figure: Figure, axes: Axes, tile: Tile) -> None:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
-    bar = figure.colorbar(ScalarMappable(Normalize(*tile.limits), _colour_map(tile.map)), cax=axes)
-    bar.outline.set_edgecolor(_FAINT)
-    axes.tick_params(colors=_TEXT, labelsize=9)
+    bar = figure.colorbar(ScalarMappable(Normalize(*tile.limits), colour_map(tile.map)), cax=axes)
+    bar.outline.set_edgecolor(FAINT)
+    axes.tick_params(colors=TEXT, labelsize=9)
     word = "Change" if tile.map == "residual" else "Error, magnitude"
-    axes.set_ylabel(f"{word} (% of range)", color=_TEXT, fontsize=9.5)
+    axes.set_ylabel(f"{word} (% of range)", color=TEXT, fontsize=9.5)
 
 
 def _draw_words(figure: Figure, view: View) -> None:
-    width, height = figure.get_size_inches()
-    left, right = _LEFT / width, 1 - _LEFT / width
     slice_words = f"{view.plane.capitalize()} slice {view.index + 1} of {view.slice_count}"
     if view.panels.scores:
         slice_words += "; PSNR and SSIM are means over all slices"
-    figure.text(left, 1 - 0.14 / height, view.panels.title, color=_TEXT, fontsize=13, weight="bold", va="top")
-    figure.text(left, 1 - 0.38 / height, slice_words, color=_FAINT, fontsize=10, va="top")
-    figure.text(left, 0.2 / height, view.panels.caption, color=_FAINT, fontsize=10, va="bottom")
-    figure.text(right, 0.2 / height, "Research use only.", color=_TEXT, fontsize=10, va="bottom", ha="right")
-
-
-def _colour_map(name: str) -> Colormap:
-    from matplotlib import colormaps
-    from matplotlib.colors import LinearSegmentedColormap
-
-    if name != "residual":
-        return colormaps[name]
-    # Zero is black, as everything around the images: what was not changed does not show.
-    return LinearSegmentedColormap.from_list("residual", ["#9fe8ff", "#1f78d1", "#000000", "#d1441f", "#ffe29f"])
+    write_words(figure, _LEFT, view.panels.title, slice_words, view.panels.caption)

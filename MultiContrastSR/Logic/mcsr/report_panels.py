@@ -63,7 +63,8 @@ class Panels:
         """The figure of a finished job."""
         settings, inputs = result.provenance["settings"], result.provenance["inputs"]
         axis = result.slice_axis
-        target, reference = (_shortened(inputs[role]) for role in ("target", "reference"))
+        target = _shortened(inputs["target"])
+        help_of = _shortened(inputs["reference"]) if inputs["reference"] else "itself"
         return Panels(
             interpolated=result.interpolated,
             result=result.sr,
@@ -71,7 +72,7 @@ class Panels:
             truth=result.truth,
             scores=result.scores,
             slice_axis=axis,
-            title=f"{target}, enhanced x{settings['scale']} with the help of {reference}",
+            title=f"{target}, enhanced x{settings['scale']} with the help of {help_of}",
             caption=describe_job(result.sr.grid, axis, settings["model"], settings["scale"]),
         )
 
