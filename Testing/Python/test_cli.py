@@ -72,6 +72,18 @@ def test_enhance_writes_everything(files: tuple[Path, Path, Path], tmp_path: Pat
     assert "Research use only" in result.output
 
 
+def test_maps_are_counted_and_the_report_is_what_to_look_at(
+    files: tuple[Path, Path, Path], tmp_path: Path, untrained_x2: Path
+) -> None:
+    out = tmp_path / "out"
+    result = enhance(files, out, untrained_x2, "--maps", "added,texture_lv1", "--registration", "none")
+    assert result.exit_code == 0, result.output
+    words = "".join(result.output.split())  # a terminal breaks lines anywhere
+    assert f"sr.nii.gzand2mapsto{out}." in words
+    assert f"Lookat{out / 'report.png'}" in words
+    assert sorted(p.name for p in (out / "maps").iterdir()) == ["added.nii.gz", "texture_lv1.nii.gz"]
+
+
 def test_json_lines(files: tuple[Path, Path, Path], tmp_path: Path, untrained_x2: Path) -> None:
     result = enhance(files, tmp_path / "out", untrained_x2, "--json")
     events = [json.loads(line) for line in result.stdout.splitlines()]

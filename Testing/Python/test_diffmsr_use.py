@@ -23,7 +23,7 @@ def _network(**overrides: object) -> DiffMSR:
 
 
 def _awake(**overrides: object) -> DiffMSR:
-    """Modulations about 1 and a tail that lets through: prior and attention have a say, as after training."""
+    """A prior about 1 and a tail that lets through: prior and attention have a say, as after training."""
     network = _network(quick_start=True, **overrides)
     with torch.no_grad():
         for parameter in network.G.tail[1].parameters():
@@ -94,7 +94,7 @@ def test_raw_weights_take_one_size_and_refuse_a_larger_one() -> None:
     spatial.load_state_dict(network.state_dict())
     target, reference = _slices(size=32)
     assert (spatial(target, reference).sr - network(target, reference).sr).abs().max() > 1e-3
-    with pytest.raises(ValueError, match=r"64x64 exceed the 32x32 .* tile them"):
+    with pytest.raises(ValueError, match=r"33x33 exceed the 32x32 of these weights; tile them"):
         network(*_slices(size=33))
 
 
@@ -168,6 +168,15 @@ def test_gradients_are_finite_where_the_result_is_zero() -> None:
     network = _network(upsampling="sinc", quick_start=True).train()
     network(torch.zeros(1, 1, 8, 8), torch.zeros(1, 1, 16, 16)).sr.sum().backward()
     assert all(torch.isfinite(p.grad).all() for p in network.parameters())
+
+
+def test_fused_attention_equals_the_plain_one() -> None:
+    """With gradients attention is a sequence of plain operations, without them one fused operation."""
+    network = _awake()
+    plain = network(*_slices()).sr
+    with torch.no_grad():
+        fused = network(*_slices()).sr
+    torch.testing.assert_close(fused, plain.detach(), rtol=0, atol=1e-5)
 
 
 @torch.no_grad()
@@ -251,15 +260,13 @@ def test_slim_network_keeps_to_its_limits(scale: int) -> None:
 
 
 @torch.no_grad()
-def test_slim_network_starts_as_its_skip_with_modulations_about_one() -> None:
+def test_slim_network_starts_as_its_skip_with_a_prior_about_one() -> None:
     torch.manual_seed(0)
     network = create_network("diffmsr-s", scale=4).eval()
     target, reference = _slices(size=24, scale=4)
     output = network(target, reference, capture=True)
     torch.testing.assert_close(output.sr, upsample_slices(target, 4, "sinc").abs(), rtol=0, atol=1e-6)
-    factors, offsets = output.maps["modulation"].chunk(2, dim=-1)
-    assert factors.mean().item() == pytest.approx(1, abs=0.2)
-    assert offsets.mean().item() == pytest.approx(0, abs=0.2)
+    assert output.aux["prior"].mean().item() == pytest.approx(1, abs=0.2)
     # Attention looks about the pixel's own place: far below the spread of a flat one.
     assert output.maps["attention_spread_reference"].mean() < 0.8
 

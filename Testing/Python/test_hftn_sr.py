@@ -68,7 +68,9 @@ def _tensors_of_spec(network: Network, lr: Tensor, reference: Tensor) -> dict[st
     outputs = {"ht": "F_T^0", "ft.0": "T_1", "fl.0": "L_1", "fl.7": "L_8", "fh.0": "H_1", "fh.7": "H_8"}
     outputs |= {"tb.0": "X_1", "tb.7": "X_8", "sc": "F_f", "hhr": "G_H", "sc.al": "alpha", "sc.be": "beta"}
     for path, name in outputs.items():
-        network.get_submodule(path).register_forward_hook(lambda _, __, out, name=name: seen.update({name: out}))
+        network.get_submodule(path).register_forward_hook(
+            lambda _, __, out, name=name: seen.update({name: out[0] if isinstance(out, tuple) else out})
+        )
     inputs = {"sc.c1": "F", "sc.out": "A"}
     for path, name in inputs.items():
         network.get_submodule(path).register_forward_hook(lambda _, args, __, name=name: seen.update({name: args[0]}))
@@ -165,7 +167,7 @@ def test_transfer_finds_what_was_moved(transfer: str) -> None:
     low, high = low.roll(-2, -1), high.roll(-2, -1)
     maps: dict[str, Tensor] = {}
     target = low.roll(2, -1)
-    out = block(target, block.attend_to(low, high), maps, "stage1")
+    out, _ = block(target, block.attend_to(low, high), maps, "stage1")
 
     across, down = maps["displacement_stage1"][0, :, :, 1:]
     assert torch.equal(across, torch.full_like(across, -8.0)), "8 = 2 low-resolution pixels at x4"

@@ -81,5 +81,7 @@ def test_matching_loss_wants_each_token_at_its_own_place() -> None:
     assert loss(wrong) == pytest.approx(10.0, abs=1e-2)
     mixed = torch.cat([right[:1], wrong[1:]])
     assert loss(mixed) == pytest.approx(loss(right)), "a foreign reference has no right match"
+    own_keys = SROutput(torch.zeros(1), aux={"queries": right, "keys": keys[:, None]})
+    assert matching_loss(own_keys, registered).item() == pytest.approx(loss(right)), "keys may differ by group"
     nowhere = SROutput(torch.zeros(1), aux={"queries": wrong, "keys": keys})
     assert matching_loss(nowhere, torch.tensor([False, False])).item() == 0

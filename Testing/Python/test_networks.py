@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+from pathlib import Path
+
 import pytest
 import torch
 from mcsr.errors import InputError
 from mcsr.networks import MapSpec, Network, create_network, network_class, network_names
-from mcsr.networks.blocks import upsample_slices
+from mcsr.networks.blocks import UPSAMPLINGS, upsample_slices
 from mcsr.networks.matching import best_matches, unit
+from mcsr.weights import load_weights, save_weights
 
 LEARNED = [name for name in network_names() if network_class(name).uses_reference]
 # Dense projections are built for one size; a small one keeps the tests quick.
@@ -61,7 +65,42 @@ def test_an_encoded_reference_gives_the_same_bits(name: str) -> None:
     network = _network(name)
     target, reference = _slices(16, 12)
     with torch.no_grad():
-        assert torch.equal(network(target, network.encode_reference(reference)).sr, network(target, reference).sr)
+        encoded = network.encode_reference(reference)
+        plain, captured = network(target, encoded), network(target, encoded, capture=True)
+        expected = network(target, reference, capture=True)
+    assert torch.equal(plain.sr, expected.sr)
+    assert captured.maps.keys() == expected.maps.keys()
+    for key, tensor in expected.maps.items():
+        assert torch.equal(captured.maps[key], tensor), key
+
+
+@pytest.mark.parametrize("name", LEARNED)
+@torch.no_grad()
+def test_weights_written_and_read_again_give_the_same_bits(name: str, tmp_path: Path) -> None:
+    network = _network(name)
+    target, reference = _slices(16, 12)
+    card = {"architecture": name, "scale": 2}
+    for half, expected in ((False, network), (True, copy.deepcopy(network).half().float())):
+        save_weights(tmp_path / "some.safetensors", network, card, half=half)
+        read = load_weights(tmp_path / "some.safetensors").build()
+        assert torch.equal(read(target, reference).sr, expected(target, reference).sr), f"{half=}"
+
+
+@pytest.mark.parametrize("name", LEARNED)
+@torch.no_grad()
+def test_a_fixed_seed_gives_identical_output(name: str) -> None:
+    network = _network(name)
+    targets, references = _slices(12, 8, batch=2)
+
+    def source() -> torch.Generator:
+        return torch.Generator().manual_seed(7)
+
+    for sources in (lambda: None, source, lambda: [source(), source()]):
+        first, again = (network(targets, references, generator=sources()).sr for _ in range(2))
+        assert torch.equal(first, again)
+    # Each slice with its own source: what it becomes does not depend on its neighbours in the batch.
+    alone = network(targets[1:], references[1:], generator=[source()]).sr
+    torch.testing.assert_close(again[1:], alone, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", LEARNED)
@@ -107,6 +146,15 @@ def test_bf16_stays_finite_and_close(name: str) -> None:
         with torch.autocast("cpu", dtype=torch.bfloat16):
             half = network(target, reference).sr
     assert (half.float() - exact).abs().max() < 0.05
+
+
+@pytest.mark.parametrize("mode", UPSAMPLINGS)
+def test_interpolation_stays_in_full_precision(mode: str) -> None:
+    """Networks add to the interpolated target: in half precision it alone would lose a 256th of the intensity."""
+    target, _ = _slices(16, 12)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = upsample_slices(target, 2, mode)
+    assert torch.equal(half, upsample_slices(target, 2, mode))
 
 
 @pytest.mark.parametrize("name", network_names())

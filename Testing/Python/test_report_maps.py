@@ -172,11 +172,16 @@ def test_a_scale_about_zero_is_symmetric_even_if_the_values_are_not() -> None:
 
 def test_natural_limits_are_kept() -> None:
     specs = {"both": SCORE, "low": replace(SCORE, limits=(0.0, None)), "high": replace(SCORE, limits=(None, 9.0))}
-    values = {name: np.random.default_rng(0).uniform(0.5, 0.8, GRID.shape_kji) for name in specs}
+    values = {name: np.random.default_rng(0).uniform(-0.1, 0.8, GRID.shape_kji) for name in specs}
     result = result_with(specs, values)
     assert panel_of(result, "both").limits == (-1, 1)
     assert panel_of(result, "low").limits == (0, pytest.approx(0.8, abs=0.01))
     assert panel_of(result, "high").limits[1] == 9
+
+
+def test_natural_limits_give_way_where_they_would_show_one_flat_colour() -> None:
+    result = result_with({"a": SCORE}, {"a": np.random.default_rng(0).uniform(0.5, 0.8, GRID.shape_kji)})
+    assert panel_of(result, "a").limits == (pytest.approx(0.5, abs=0.02), pytest.approx(0.8, abs=0.02))
 
 
 @pytest.mark.parametrize("value", [0.0, 3.5, -2e8])
@@ -184,10 +189,11 @@ def test_a_constant_map_is_said_to_be_one(value: float) -> None:
     constant = np.full(GRID.shape_kji, value)
     result = result_with({"a": IMAGE, "b": SIGNED, **COMPONENTS}, dict.fromkeys(("a", "b", *COMPONENTS), constant))
     assert panel_of(result, "a").limits == (np.float32(value),) * 2
-    low, high = panel_of(result, "b").limits
-    assert low < high
+    assert panel_of(result, "b").limits == (-abs(value), abs(value))
     texts = [text.get_text() for text in maps_figure(result).texts]
-    assert f"{value:.3g} everywhere in the head" in texts
+    said = f"{value:.3g} everywhere in the head"
+    # About 0, a value of one sign still has a colour that says which; nothing at all has none.
+    assert texts.count(said) == (2 if value == 0 else 1)
 
 
 def labelled_axes(figure: Any, word: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,9 +14,9 @@ from mcsr.errors import InputError
 from mcsr.evaluation import evaluate, markdown_table, write_csv
 from mcsr.job import Settings
 from mcsr.subjects import find_subject_pairs
-from mcsr.training.data import TrainingSamples, find_pairs, read_sample
+from mcsr.training.data import Batch, TrainingSamples, find_pairs, read_sample
 from mcsr.training.loop import CHECKPOINT, train
-from mcsr.training.objective import objective_for
+from mcsr.training.objective import Objective, objective_for
 from mcsr.training.recipe import RECIPE_FOLDER, Augmentation, Phase, Recipe, load_recipe
 from mcsr.training.weights import export_weights
 from mcsr.weights import build_network, load_weights
@@ -177,6 +178,19 @@ def test_every_recipe_reads_and_mistakes_are_named(tmp_path: Path) -> None:
     wrong.write_text('name = "x"\n')
     with pytest.raises(InputError, match="not a complete recipe"):
         load_recipe(wrong)
+
+
+def test_half_precision_leaves_the_images_as_they_are(data: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    seen = []
+
+    def watched(objective: Objective, batch: Batch) -> dict[str, torch.Tensor]:
+        seen.append((batch.truths.dtype, torch.is_autocast_enabled("cpu")))
+        return forward(objective, batch)
+
+    forward = Objective.forward
+    monkeypatch.setattr(Objective, "forward", watched)
+    train(dataclasses.replace(RECIPE, steps=1, precision="bf16-mixed"), data, tmp_path)
+    assert seen == [(torch.float32, True)]
 
 
 def test_diffmsr_is_trained_in_two_stages(data: Path, tmp_path: Path) -> None:

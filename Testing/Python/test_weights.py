@@ -168,6 +168,15 @@ def nothing_shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("nothing_shipped")
+def test_a_file_for_a_network_of_a_later_version_is_left_out_and_told_of(network: Network, models_folder: Path) -> None:
+    models_folder.mkdir(exist_ok=True)
+    save_weights(models_folder / "future.safetensors", network, {**CARD, "architecture": "newer-net"})
+    assert added_models() == []
+    (told,) = verify_models()
+    assert "'newer-net', which this version does not know" in told.problem
+
+
+@pytest.mark.usefixtures("nothing_shipped")
 def test_added_files_are_found_after_the_shipped_ones(
     file: Path, network: Network, models_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -87,7 +87,7 @@ def enhance(
                 cancelled=console.cancelled,
             )
             files = write_result(result, output)
-        _tell(console, result, files)
+        _tell(console, result, files, output)
 
 
 @app.command()
@@ -148,7 +148,7 @@ def demo(
             result, files = run_demo(
                 truth, other, Settings(model, scale, seed=seed), output, progress, console.cancelled
             )
-        _tell(console, result, files)
+        _tell(console, result, files, output)
 
 
 @app.command()
@@ -216,8 +216,10 @@ def train(
         console.say(f"Wrote {file}.")
 
 
-def _tell(console: Console, result: Result, files: list[Path]) -> None:
+def _tell(console: Console, result: Result, files: list[Path], folder: Path) -> None:
     """The end of a job in words, or as one json event."""
+    from .outputs import FIGURE_FILE
+
     for warning in result.warnings:
         console.warn(warning)
     if console.as_json:
@@ -227,12 +229,13 @@ def _tell(console: Console, result: Result, files: list[Path]) -> None:
     for method, score in result.scores.items():
         label = {"result": "Result", "interpolated": "Interpolation (sinc)"}[method]
         console.say(f"{label}: PSNR {score.psnr:.2f} dB, SSIM {score.ssim:.3f} against the truth.")
-    console.say(f"Wrote {', '.join(file.name for file in files)} to {files[0].parent}.")
-    picture = next((file for file in files if file.suffix == ".png"), None)
-    if picture is None:
-        console.warn("No figure was made; for one, run: pip install matplotlib")
+    names = [file.name for file in files if file.parent == folder]
+    maps = f" and {len(files) - len(names)} maps" if len(names) < len(files) else ""
+    console.say(f"Wrote {', '.join(names)}{maps} to {folder}.")
+    if folder / FIGURE_FILE in files:
+        console.say(f"Research use only. Look at {folder / FIGURE_FILE}")
     else:
-        console.say(f"Research use only. Look at {picture}")
+        console.warn("No figure was made; for one, run: pip install matplotlib")
 
 
 def main() -> Any:

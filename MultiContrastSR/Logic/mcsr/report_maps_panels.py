@@ -17,6 +17,7 @@ DIRECTIONS = ("columns", "rows")
 
 _FAMILY_OF_IMAGES = "For orientation"
 _ROBUST_PERCENT = (1.0, 99.5)
+_SMALL_PART = 1 / 3
 _NEARLY_ZERO = 0.2
 """A scale that reaches down to this share of its end starts at 0."""
 _CONSTANT = 1e-6
@@ -127,6 +128,8 @@ def _panel(names: tuple[str, ...], result: Result, view: View, inside: np.ndarra
 def _limits(values: np.ndarray, colours: str, natural: Any) -> tuple[float, float]:
     """Ends of a colour scale: the natural ones, else those that few values exceed; about 0 for values with a sign.
 
+    A natural range of which the head fills only a small part would show one flat colour, so it gives way too.
+
     Args:
         values: (N,) within the head.
         colours: see `MapPanel`.
@@ -135,7 +138,10 @@ def _limits(values: np.ndarray, colours: str, natural: Any) -> tuple[float, floa
     if colours == "diverging":
         given = [abs(end) for end in natural if end is not None]
         end = max(given) if given else float(np.percentile(np.abs(values), _ROBUST_PERCENT[1]))
-        return -(end or 1.0), end or 1.0
+        return 0.0 - end, end  # not -0
+    bottom, top = natural
+    if bottom is not None and top is not None and np.ptp(values) < _SMALL_PART * (top - bottom):
+        natural = (None, None)
     low, high = (
         float(np.percentile(values, percent) if end is None else end)
         for end, percent in zip(natural, _ROBUST_PERCENT, strict=True)

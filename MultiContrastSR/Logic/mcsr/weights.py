@@ -150,13 +150,15 @@ def drop_in_folder() -> Path:
 
 def added_models() -> list[dict[str, Any]]:
     """Entries like those of `shipped_models` (without sha256, with "stage" where there are two) for the files in the
-    drop-in folder; those that cannot be read are left out, `verify_models` tells why."""
+    drop-in folder; those that cannot be read, or are for a network unknown here, are left out: `verify_models` tells
+    why."""
     entries = []
     for path in _added_files():
         try:
             card = _read_card(path)
             entry = {"id": path.stem, "file": path.name, "path": path, "stage": card.get("stage")}
-            entries.append({**entry, "architecture": card["architecture"], "scale": int(card["scale"])})
+            if card["architecture"] in network_names():
+                entries.append({**entry, "architecture": card["architecture"], "scale": int(card["scale"])})
         except (SafetensorError, OSError, KeyError, ValueError, TypeError):
             continue
     return entries

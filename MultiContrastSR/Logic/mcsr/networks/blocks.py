@@ -56,7 +56,8 @@ def upsample_slices(slices: Tensor, factor: int, mode: str) -> Tensor:
             torch.as_tensor(upsampling_matrix(n, factor), dtype=slices.dtype, device=slices.device)
             for n in slices.shape[-2:]
         )
-        return rows @ slices @ columns.T
+        with full_precision(slices):  # the image that networks add to: half precision would round it to 1 in 256
+            return rows @ slices @ columns.T
     if mode == "nearest":
         return F.interpolate(slices, scale_factor=factor, mode="nearest")
     if mode in UPSAMPLINGS:

@@ -83,16 +83,14 @@ class _PriorGuidedNetwork(Network):
         config = self.config
         if any(n % factor for n in slices.shape[-2:]):
             raise ValueError(f"reference {_size(slices)} is not a multiple of the scale {factor}")
-        unit = config.window * config.unshuffle
-        rows, columns = (round_up(n // factor, unit) for n in slices.shape[-2:])
-        if config.native_grid is not None:
-            side = config.native_grid * config.unshuffle
-            if max(rows, columns) > side:
-                raise ValueError(
-                    f"slices of {rows}x{columns} exceed the {side}x{side} of these weights' raw layout; tile them"
-                )
-            rows = columns = side
-        return _pad_reflecting(slices, factor * rows, factor * columns)
+        height, width = (n // factor for n in slices.shape[-2:])
+        if config.native_grid is None:
+            unit = config.window * config.unshuffle
+            return _pad_reflecting(slices, factor * round_up(height, unit), factor * round_up(width, unit))
+        side = config.native_grid * config.unshuffle
+        if max(height, width) > side:
+            raise ValueError(f"slices of {height}x{width} exceed the {side}x{side} of these weights; tile them")
+        return _pad_reflecting(slices, factor * side, factor * side)
 
     def _fused(
         self, padded: Tensor, size: tuple[int, int], reference: EncodedReference, maps: dict[str, Tensor] | None

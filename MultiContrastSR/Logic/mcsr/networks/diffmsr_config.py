@@ -31,9 +31,9 @@ class DiffMSRConfig:
         input_convention: "centred", magnitude and no phase; "official", the phase ramps and the amplitude that the
             published preprocessing leaves on the data: imported weights (spec 1).
         upsampling: how the target reaches the fine grid for the global skip.
-        quick_start: initial values for a short training. The published ones leave attention flat and the modulations
-            near 0, so that for long neither reference nor prior has a say. With this, attention starts about the
-            pixel's own place, the modulations start about 1, and the network starts as its global skip.
+        quick_start: initial values for a short training. The published ones leave attention flat and the prior near 0,
+            so that for long neither reference nor prior has a say. With this, attention starts about the pixel's own
+            place, the values of the prior start about 1, and the network starts as its global skip.
     """
 
     scale: int = 4

@@ -154,7 +154,10 @@ class HFTNSR(Network):
         generator: Generators = None,
         capture: bool = False,
     ) -> SROutput:
-        """See `Network.forward`; a reference slice on any other grid of the same field of view is resampled first."""
+        """See `Network.forward`; a reference slice on any other grid of the same field of view is resampled first.
+
+        In training `aux` holds what was matched: "queries" and "keys" of all stages (B, stages, n, embedding).
+        """
         interpolated = upsample_slices(target_lr, self.config.scale, self.config.upsampling)
         height, width = interpolated.shape[-2:]
         if reference is None:
@@ -166,17 +169,22 @@ class HFTNSR(Network):
         maps: dict[str, Tensor] | None = {} if capture else None
 
         shallow = self.ht(pad_to(target_lr, *(round_up(n, PATCH) for n in target_lr.shape[-2:])))
-        x = shallow
+        x, queries = shallow, []
         stages = zip(self.ft, self.tb, reference.stages, strict=True)
         for number, (extract, transfer, stage) in enumerate(stages, 1):
-            x = transfer(extract(x), stage, maps, f"stage{number}")
+            x, asked = transfer(extract(x), stage, maps, f"stage{number}")
+            queries.append(asked)
         fused = self.sc(x, shallow, maps)
         added = self._rendered(fused + reference.edges)[..., :height, :width]
         if maps is not None:
             without_edges = self._rendered(fused)[..., :height, :width]
             maps |= {"low_band": reference.low_band, "high_band": reference.high_band}
             maps |= {"added": added, "added_by_reference_edges": added - without_edges}
-        return SROutput(interpolated + added if self.config.global_skip else added, maps or {})
+        aux = {}
+        if self.training:
+            keys = [stage.keys for stage in reference.stages]
+            aux = {"queries": torch.stack(queries, dim=1), "keys": torch.stack(keys, dim=1)}
+        return SROutput(interpolated + added if self.config.global_skip else added, maps or {}, aux)
 
     def map_specs(self) -> dict[str, MapSpec]:
         """See `Network.map_specs`."""
@@ -239,8 +247,10 @@ class FeatureTransfer(nn.Module):
         """Keys of low-frequency and patches of high-frequency reference features, both (B, C, h, w), h and w even."""
         return ReferenceStage(_embedded(low, self.ek), F.pixel_unshuffle(high, PATCH))
 
-    def forward(self, target: Tensor, reference: ReferenceStage, maps: dict[str, Tensor] | None, name: str) -> Tensor:
-        """Target features (B, C, h, w) -> target features with transferred detail (B, C, h, w)."""
+    def forward(
+        self, target: Tensor, reference: ReferenceStage, maps: dict[str, Tensor] | None, name: str
+    ) -> tuple[Tensor, Tensor]:
+        """Target features (B, C, h, w) -> those with transferred detail, and the queries (B, n, embedding)."""
         queries = _embedded(target, self.eq)
         index, score = best_matches(queries, reference.keys)
         transferred = F.pixel_shuffle(self._transferred(reference.patches, index), PATCH)
@@ -253,7 +263,7 @@ class FeatureTransfer(nn.Module):
             maps |= matching_maps(index, (grid[0], grid[1]), self.cell, name)
             maps |= {f"transferred_{name}": transferred, f"contribution_{name}": contribution}
             maps[f"embeddings_{name}"] = torch.stack([queries, reference.keys], dim=1)
-        return target + contribution
+        return target + contribution, queries
 
     def _transferred(self, patches: Tensor, index: Tensor) -> Tensor:
         values = patches.flatten(2)

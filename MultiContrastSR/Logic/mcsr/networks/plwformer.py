@@ -345,12 +345,7 @@ def relative_index(window: int, stride: int) -> Tensor:
 
 
 def _modulation(config: DiffMSRConfig) -> nn.Sequential:
-    kernel = nn.Linear(config.prior_size, 2 * config.width, bias=False)
-    if config.quick_start:
-        # The prior then starts about 1 in each of its values, see `DiffMSRConfig.quick_start`.
-        with torch.no_grad():
-            kernel.weight[: config.width] += 1 / config.prior_size
-    return nn.Sequential(kernel)
+    return nn.Sequential(nn.Linear(config.prior_size, 2 * config.width, bias=False))
 
 
 def _conv3_without_bias(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:

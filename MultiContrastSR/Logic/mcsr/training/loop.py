@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.fabric import Fabric
+from lightning.fabric.plugins.precision.amp import MixedPrecision
 
 from ..errors import InputError
 from ..metrics import psnr
@@ -60,7 +61,7 @@ def train(
     if checkpoint.is_file() and not resume:
         raise InputError(f"{run_folder} holds the checkpoint of another run; --resume it, or choose another folder.")
     torch.manual_seed(recipe.seed)
-    fabric = Fabric(accelerator="auto", devices=1, precision=recipe.precision)  # type: ignore[arg-type]
+    fabric = _fabric(recipe.precision)
     config = {"scale": recipe.scale, **recipe.network_config}
     network = build_network(recipe.network, config, recipe.stage)
     start = load_weights(initial).build() if initial is not None else None
@@ -122,6 +123,21 @@ def _run(
             _log(run_folder, state, progress, validate(averaged, validation, recipe))
     save_checkpoint(fabric, run_folder / CHECKPOINT, state)
     _log(run_folder, state, _progress(recipe, state), validate(averaged, validation, recipe))
+
+
+class _Autocast(MixedPrecision):
+    """Mixed precision inside the networks alone: fabric's own would round the truths too."""
+
+    def convert_input(self, data: Any) -> Any:
+        """As it is."""
+        return data
+
+
+def _fabric(precision: str) -> Fabric:
+    if precision == "32-true":
+        return Fabric(accelerator="auto", devices=1)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return Fabric(accelerator=device, devices=1, plugins=_Autocast(precision, device))  # type: ignore[arg-type]
 
 
 def _start_from(network: Network, start: Network) -> None:

@@ -102,13 +102,13 @@ LOSSES: dict[str, Loss] = {
 
 
 def matching_loss(output: SROutput, registered: Tensor) -> Tensor:
-    """DAASR, not in the paper: a token's best match is the one at its own place.
+    """DAASR and HFTN-SR, not in their papers: a token's best match is the one at its own place.
 
     The published losses reach query and key through the score of the match that was chosen already, so that a short
     training never finds the right ones.
 
     Args:
-        output: with "queries" (B, G, n, d) and "keys" (B, n, d) in `aux`, of unit length.
+        output: with "queries" (B, G, n, d) and "keys" (B, n, d) or (B, G, n, d) in `aux`, of unit length.
         registered: (B,) bool, which references lie on the target; the others have no right match.
 
     Returns:
@@ -117,8 +117,9 @@ def matching_loss(output: SROutput, registered: Tensor) -> Tensor:
     queries, keys = output.aux["queries"][registered].float(), output.aux["keys"][registered].float()
     if not len(queries):
         return output.sr.new_zeros(())
-    logits = torch.einsum("bgnd,bmd->bmgn", queries, keys) / MATCHING_TEMPERATURE
-    own_place = torch.arange(keys.shape[1], device=keys.device)
+    keys = keys if keys.ndim == 4 else keys[:, None].expand(-1, queries.shape[1], -1, -1)
+    logits = torch.einsum("bgnd,bgmd->bmgn", queries, keys) / MATCHING_TEMPERATURE
+    own_place = torch.arange(keys.shape[2], device=keys.device)
     return F.cross_entropy(logits, own_place.expand(len(logits), logits.shape[2], -1))
 
 

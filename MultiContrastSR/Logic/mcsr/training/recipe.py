@@ -60,7 +60,7 @@ class Recipe:
     """Everything a training run depends on besides the data; `stage` 1 or 2 is for networks that have two.
 
     `load_balance` is the weight of the term that keeps CD-DPE's experts all in use, `matching` that of the one that
-    teaches DAASR where to look (see `losses`).
+    teaches DAASR and HFTN-SR where to look (see `losses`).
     """
 
     name: str
