@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 
 def pseudo_random(count: int, position: int) -> np.ndarray:
@@ -51,3 +52,18 @@ def fingerprint(lines: Iterable[str]) -> str:
 def shape_text(tensor: Tensor) -> str:
     """Sizes joined by "x"."""
     return "x".join(str(n) for n in tensor.shape)
+
+
+def counted_gmac(network: nn.Module, height: int, width: int) -> float:
+    """Multiply-accumulates (1e9) of a network for a slice (height, width) of the result; nothing is computed."""
+    scale = network.config.scale  # type: ignore[union-attr]
+    shapes = ((height // scale, width // scale), (height, width))
+    target, reference = (torch.empty(1, 1, *shape, device="meta") for shape in shapes)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network.to("meta").eval()(target, reference)
+    return counter.get_total_flops() / 2e9
+
+
+def key_family(key: str) -> str:
+    """A key without the numbers of repeated blocks."""
+    return ".".join(part for part in key.split(".") if not part.isdigit())

@@ -8,15 +8,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from golden import fill, fingerprint
+from golden import counted_gmac, fill, fingerprint, key_family
 from mcsr.errors import InputError
-from mcsr.networks import Network, SROutput, create_network
+from mcsr.networks import SROutput, create_network
 from mcsr.networks.cd_dpe import SEED_3407_ETA, official_aliases, official_key_table
 from mcsr.networks.dictionaries import Dictionary
 from mcsr.networks.displacement import warp
 from mcsr.networks.expert_mixture import ExpertMixture
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 # Spec section 9: mean, unbiased std, [first, 0, 0], [first, S // 3, S // 5], [last, S - 1, S - 1].
 GOLDEN_64 = {
@@ -138,21 +137,20 @@ def test_published_size_is_the_default_and_fits_any_slice() -> None:
 
 def test_gmac_of_the_published_network() -> None:
     """Convolutions only, so the work is proportional to the area: 466.57 GMAC at 240x240."""
-    assert _gmac(create_network("cd-dpe"), 64, 64) * (240 / 64) ** 2 == pytest.approx(466.57, rel=0.002)
+    assert counted_gmac(create_network("cd-dpe"), 64, 64) * (240 / 64) ** 2 == pytest.approx(466.57, rel=0.002)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("side", "gmac"), [(240, 466.57), (256, 530.85)])
 def test_gmac_at_the_published_sizes(side: int, gmac: float) -> None:
-    assert _gmac(create_network("cd-dpe"), side, side) == pytest.approx(gmac, rel=0.001)
+    assert counted_gmac(create_network("cd-dpe"), side, side) == pytest.approx(gmac, rel=0.001)
 
 
 def test_slim_network_keeps_to_its_limits() -> None:
     network = create_network("cd-dpe-s")
     assert sum(p.numel() for p in network.parameters()) <= 1_500_000
-    assert _gmac(network, 256, 256) <= 30.0
-    published = {_family(key) for key in create_network("cd-dpe").state_dict()}
-    assert {_family(key) for key in network.state_dict()} == published, "a named module was left out"
+    assert counted_gmac(network, 256, 256) <= 30.0
+    published = {key_family(key) for key in create_network("cd-dpe").state_dict()}
+    assert {key_family(key) for key in network.state_dict()} == published, "a named module was left out"
 
 
 @torch.no_grad()
@@ -351,15 +349,3 @@ def _mixture(size: int, *, see_prompted: bool = False) -> ExpertMixture:
             tensor.normal_(std=0.02)
         mixture.fre_prompt.normal_()
     return mixture
-
-
-def _gmac(network: Network, height: int, width: int) -> float:
-    scale = network.config.scale
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network.eval()(torch.rand(1, 1, height // scale, width // scale), torch.rand(1, 1, height, width))
-    return counter.get_total_flops() / 2e9
-
-
-def _family(key: str) -> str:
-    """A key without the numbers of repeated blocks."""
-    return ".".join(part for part in key.split(".") if not part.isdigit())

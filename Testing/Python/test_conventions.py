@@ -168,6 +168,18 @@ def test_a_linear_network_gives_the_targets_units_back(intensity: str, brighter:
         np.testing.assert_allclose(got, wanted, atol=1e-5 * wanted.max())
 
 
+@pytest.mark.parametrize("sampling", ["centred", "corner"])
+@pytest.mark.parametrize(("intensity", "brighter"), [("percentile", 1), ("minmax-slice", 1), ("zscore-lr", 4)])
+def test_slices_without_contrast_stay_what_they_are(intensity: str, brighter: int, sampling: str) -> None:
+    """A constant slice has neither range nor deviation to divide by; no slice at all is no mistake either."""
+    target = np.ones((3, 12, 16), np.float32) * np.array([0, 0.3, 1], np.float32)[:, None, None]
+    reference = target.repeat(4, axis=1).repeat(4, axis=2)
+    plan = make_plan(Stub(4), Canvas(0, 0, 12, 16), "cpu", "fp32", Conventions(sampling, intensity))
+    for kept in (slice(None), slice(0)):
+        result, _ = enhance_slices(Stub(4), target[kept], reference[kept], plan)
+        np.testing.assert_allclose(result, brighter * reference[kept], atol=1e-6)
+
+
 def test_minmax_hands_over_zero_to_one() -> None:
     truth, reference = _slices()
     low = 5 + 3 * degrade(truth, (1, 4, 4))

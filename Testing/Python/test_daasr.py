@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from golden import fill, fingerprint, five_numbers, pseudo_random, shape_text
+from golden import counted_gmac, fill, fingerprint, five_numbers, key_family, pseudo_random, shape_text
 from golden_daasr import CASES, Case
 from mcsr.errors import InputError
 from mcsr.networks import Network, create_network
 from mcsr.networks.daasr import transfer
 from mcsr.weights import load_weights, save_weights
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 PARAMETERS = {4: 1_564_760, 2: 1_115_212, 3: 1_425_617}
 # Parameters; parameters and running statistics; lines "key shape" of the same.
@@ -212,7 +211,7 @@ def test_other_scales_are_refused() -> None:
 def test_gmac_of_the_published_network(scale: int, size: int, expected: float) -> None:
     """The spec's count, less what W_q saves by projecting pooled features: 0.2 GMAC a group, an exact speed-up."""
     saved = 6 * 64**2 * 256**2 * 3 / 4 / 1e9
-    gmac = _gmac(create_network("daasr", scale=scale), size, size)
+    gmac = counted_gmac(create_network("daasr", scale=scale), size, size)
     assert gmac == pytest.approx(expected, rel=0.03)
     assert gmac + saved == pytest.approx(expected, rel=0.002)
 
@@ -222,9 +221,9 @@ def test_slim_network_keeps_to_its_limits(scale: int) -> None:
     network = create_network("daasr-s", scale=scale)
     assert _parameters(network) <= 1_500_000
     size = 256 // scale * scale
-    assert _gmac(network, size, size) <= 30.0
-    published = {_family(key) for key in create_network("daasr", scale=scale).state_dict()}
-    assert {_family(key) for key in network.state_dict()} == published, "a named module was left out"
+    assert counted_gmac(network, size, size) <= 30.0
+    published = {key_family(key) for key in create_network("daasr", scale=scale).state_dict()}
+    assert {key_family(key) for key in network.state_dict()} == published, "a named module was left out"
 
 
 def _golden_network(case: Case) -> Network:
@@ -286,18 +285,3 @@ def _match_index(displacement: Tensor, columns: int) -> Tensor:
 
 def _parameters(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
-
-
-def _gmac(network: Network, height: int, width: int) -> float:
-    """On the meta device: shapes alone decide."""
-    scale = network.config.scale
-    shapes = ((height // scale, width // scale), (height, width))
-    target, reference = (torch.empty(1, 1, *shape, device="meta") for shape in shapes)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network.to("meta").eval()(target, reference)
-    return counter.get_total_flops() / 2e9
-
-
-def _family(key: str) -> str:
-    """A key without the numbers of repeated blocks."""
-    return ".".join(part for part in key.split(".") if not part.isdigit())

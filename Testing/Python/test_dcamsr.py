@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from golden import fill, fingerprint, five_numbers, shape_text
+from golden import counted_gmac, fill, fingerprint, five_numbers, key_family, shape_text
 from mcsr.networks import Network, create_network
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 # Spec section 9: mean, unbiased std, first, third, last.
 GOLDEN_64 = {
@@ -121,17 +120,16 @@ def test_published_size_is_the_default() -> None:
     assert network.native_size == 256
 
 
-@pytest.mark.slow
 def test_gmac_of_the_published_network_at_256() -> None:
-    assert _gmac(create_network("dcamsr"), 256, 256) == pytest.approx(109.24, rel=0.01)
+    assert counted_gmac(create_network("dcamsr"), 256, 256) == pytest.approx(109.24, rel=0.01)
 
 
 def test_slim_network_keeps_to_its_limits() -> None:
     network = create_network("dcamsr-s")
     assert sum(p.numel() for p in network.parameters()) <= 1_500_000
-    assert _gmac(network, 256, 256) <= 10.0
-    published = {_family(key) for key in create_network("dcamsr").state_dict()}
-    assert {_family(key) for key in network.state_dict()} == published, "a named module was left out"
+    assert counted_gmac(network, 256, 256) <= 10.0
+    published = {key_family(key) for key in create_network("dcamsr").state_dict()}
+    assert {key_family(key) for key in network.state_dict()} == published, "a named module was left out"
 
 
 @torch.no_grad()
@@ -156,15 +154,3 @@ def test_larger_slices_than_dense_weights_are_built_for_are_refused() -> None:
     network = create_network("dcamsr", size=32, scale=2)
     with pytest.raises(ValueError, match="40x32 exceed the 32x32"):
         network(torch.rand(1, 1, 20, 16), torch.rand(1, 1, 40, 32))
-
-
-def _gmac(network: Network, height: int, width: int) -> float:
-    scale = network.config.scale
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network.eval()(torch.rand(1, 1, height // scale, width // scale), torch.rand(1, 1, height, width))
-    return counter.get_total_flops() / 2e9
-
-
-def _family(key: str) -> str:
-    """A key without the numbers of repeated blocks."""
-    return ".".join(part for part in key.split(".") if not part.isdigit())

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from golden import key_family
 from mcsr.networks import create_network
 from mcsr.networks.blocks import upsample_slices
 from mcsr.networks.cost import gmac, parameter_count
@@ -255,8 +256,8 @@ def test_slim_network_keeps_to_its_limits(scale: int) -> None:
     network = create_network("diffmsr-s", scale=scale)
     assert parameter_count(network) <= 1_500_000
     assert gmac("diffmsr-s", 256, 256, scale=scale) <= 10.0
-    published = {_family(key) for key in create_network("diffmsr", scale=scale).state_dict()}
-    assert {_family(key) for key in network.state_dict()} == published, "a named module was left out"
+    published = {key_family(key) for key in create_network("diffmsr", scale=scale).state_dict()}
+    assert {key_family(key) for key in network.state_dict()} == published, "a named module was left out"
 
 
 @torch.no_grad()
@@ -269,8 +270,3 @@ def test_slim_network_starts_as_its_skip_with_a_prior_about_one() -> None:
     assert output.aux["prior"].mean().item() == pytest.approx(1, abs=0.2)
     # Attention looks about the pixel's own place: far below the spread of a flat one.
     assert output.maps["attention_spread_reference"].mean() < 0.8
-
-
-def _family(key: str) -> str:
-    """A key without the numbers of repeated blocks."""
-    return ".".join(part for part in key.split(".") if not part.isdigit())

@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from golden import fill, fingerprint, five_numbers, pseudo_random, shape_text
+from golden import counted_gmac, fill, fingerprint, five_numbers, key_family, pseudo_random, shape_text
 from golden_hftn_sr import CASES, GOLDEN, MATCHES
 from mcsr.errors import InputError
 from mcsr.networks import Network, create_network
 from mcsr.networks.blocks import upsample_slices
 from mcsr.networks.hftn_sr import SCRFM, FeatureTransfer, HFTNSRConfig
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 FINGERPRINTS = {
     4: (
@@ -133,7 +132,9 @@ def test_state_dict_is_that_of_the_spec(scale: int) -> None:
 @pytest.mark.parametrize(("scale", "low", "gmac"), [(4, 64, 31.1), (2, 128, 104.0), (3, 85, 49.0)])
 def test_gmac_of_the_published_network(scale: int, low: int, gmac: float) -> None:
     """Spec section 7, with the products of the score matrix: 31.12, 104.02 and 48.98 are counted here."""
-    assert _gmac(create_network("hftn-sr", scale=scale), scale * low, scale * low) == pytest.approx(gmac, rel=0.03)
+    assert counted_gmac(create_network("hftn-sr", scale=scale), scale * low, scale * low) == pytest.approx(
+        gmac, rel=0.03
+    )
 
 
 def test_initial_values() -> None:
@@ -150,9 +151,9 @@ def test_slim_network_keeps_to_its_limits() -> None:
     for scale in (4, 2):
         network = create_network("hftn-sr-s", scale=scale)
         assert sum(p.numel() for p in network.parameters()) <= 1_500_000
-        assert _gmac(network, 256, 256) <= 30.0
-        published = {_family(key) for key in create_network("hftn-sr", scale=scale).state_dict()}
-        assert {_family(key) for key in network.state_dict()} == published, "a named module was left out"
+        assert counted_gmac(network, 256, 256) <= 30.0
+        published = {key_family(key) for key in create_network("hftn-sr", scale=scale).state_dict()}
+        assert {key_family(key) for key in network.state_dict()} == published, "a named module was left out"
 
 
 @torch.no_grad()
@@ -272,15 +273,3 @@ def test_scrfm_restores_spread_and_mean_of_the_target() -> None:
 def test_settings_that_do_not_exist_are_refused(field: str, value: object) -> None:
     with pytest.raises(InputError, match=str(value)):
         create_network("hftn-sr", **{field: value})
-
-
-def _gmac(network: Network, height: int, width: int) -> float:
-    scale = network.config.scale
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network.eval()(torch.rand(1, 1, height // scale, width // scale), torch.rand(1, 1, height, width))
-    return counter.get_total_flops() / 2e9
-
-
-def _family(key: str) -> str:
-    """A key without the numbers of repeated blocks."""
-    return ".".join(part for part in key.split(".") if not part.isdigit())

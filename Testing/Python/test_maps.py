@@ -124,6 +124,23 @@ def test_linear_interpolation_does_not_shift(cell: int) -> None:
             torch.testing.assert_close(line[inside], pixels[inside], atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("cell", [1, 2, 3, 4, 8])
+@pytest.mark.parametrize("smooth", [True, False])
+def test_values_of_corner_samples_lie_where_the_samples_lay(cell: int, smooth: bool) -> None:
+    """A ramp over positions that is known on the first pixel of each cell is that ramp on all pixels."""
+    firsts = torch.arange(8.0) * cell
+    spec = MapSpec("T", "M.", "F", cell=cell, smooth=smooth)
+    shape = (8 * cell, 8 * cell)
+    down = on_image(firsts[None, None, :, None].expand(1, 1, 8, 8), spec, shape, corner=True)
+    right = on_image(firsts[None, None, None].expand(1, 1, 8, 8), spec, shape, corner=True)
+    pixels = torch.arange(8.0 * cell)
+    assert down.shape == right.shape == (1, 1, *shape)
+    for image in (down[0, 0].T, right[0, 0]):
+        off = (image - pixels)[:, 2 * cell : -2 * cell].mean().abs().item()
+        # Repeated values of an even cell can lie half a pixel off at best.
+        assert off <= (1e-4 if smooth or cell % 2 else 0.51)
+
+
 def test_between_labels_lies_nothing() -> None:
     labels = torch.tensor([[[[3.0, 17.0]]]])
     image = on_image(labels, MapSpec("T", "M.", "F", kind="labels", cell=4), (4, 8))
@@ -152,7 +169,7 @@ def test_features_that_are_constant_have_axes_too(channels: int) -> None:
     np.testing.assert_allclose(axes @ axes.T, np.eye(min(3, channels)), atol=1e-6)
 
 
-def test_names_choose_views() -> None:
+def test_names_choose_views(monkeypatch: pytest.MonkeyPatch) -> None:
     network = Probe()
     assert choose_views(network, "none") == []
     assert choose_views(network, "all") == default_views(network)
@@ -165,6 +182,10 @@ def test_names_choose_views() -> None:
         "small",
         "large",
     ]
+    directions = MapSpec("Unit vectors", "M.", "F", kind="features", by_components=True)
+    monkeypatch.setattr(network, "map_specs", lambda: {"unit": directions})
+    assert [view.name for view in default_views(network)] == ["unit.pc1", "unit.pc2", "unit.pc3"]
+    monkeypatch.undo()
     views = choose_views(network, " pair.pc2, pair.channel12 ,pair,vectors.rows,pair,vectors.")
     assert [(v.name, v.key, v.part) for v in views] == [
         ("pair.pc2", "pair", "pc2"),

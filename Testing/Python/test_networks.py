@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from mcsr.errors import InputError
 from mcsr.networks import MapSpec, Network, create_network, network_class, network_names
-from mcsr.networks.blocks import UPSAMPLINGS, upsample_slices
+from mcsr.networks.blocks import UPSAMPLINGS, full_precision, upsample_slices
 from mcsr.networks.matching import best_matches, unit
 from mcsr.weights import load_weights, save_weights
 
@@ -146,6 +148,16 @@ def test_bf16_stays_finite_and_close(name: str) -> None:
         with torch.autocast("cpu", dtype=torch.bfloat16):
             half = network(target, reference).sr
     assert (half.float() - exact).abs().max() < 0.05
+
+
+def test_devices_without_autocast_need_none_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before version 2.5 PyTorch refuses to speak of autocast on "mps"; before 2.3 it cannot be asked."""
+    metal = SimpleNamespace(device=torch.device("mps"))
+    monkeypatch.setattr(torch.amp, "is_autocast_available", lambda device: device != "mps", raising=False)
+    assert isinstance(full_precision(metal), contextlib.nullcontext)
+    monkeypatch.delattr(torch.amp, "is_autocast_available")
+    assert isinstance(full_precision(metal), contextlib.nullcontext)
+    assert isinstance(full_precision(torch.zeros(1)), torch.autocast)
 
 
 @pytest.mark.parametrize("mode", UPSAMPLINGS)

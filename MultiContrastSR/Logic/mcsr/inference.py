@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-TILE_OVERLAP_HR = 32
+TILE_OVERLAP_LR = 16
 SMALLEST_TILE_HR = 128
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -216,7 +216,7 @@ def _run_batch(
 
     if plan.tile is None:
         return values_of(lr, reference)
-    tile_lr, overlap_lr = max(1, plan.tile // scale), TILE_OVERLAP_HR // scale
+    tile_lr, overlap_lr = max(1, plan.tile // scale), TILE_OVERLAP_LR
     shape = reference.shape[1:]
     total: np.ndarray | None = None
     weights, largest = np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=np.float32)

@@ -22,6 +22,7 @@ from .inference import Plan, run_slices
 from .networks import MapSpec, Network
 
 PRINCIPAL_COMPONENTS = ("pc1", "pc2", "pc3")
+DIRECTIONS = ("columns", "rows")
 BASIS_SLICES = 5
 """Principal components are those of the features in this many slices, spread over the volume."""
 
@@ -101,12 +102,15 @@ class Maps:
 
 
 def default_views(network: Network) -> list[MapView]:
-    """The natural view of every captured tensor; of a displacement its two parts, which viewers show as one colour."""
+    """The natural views of every captured tensor: its parts where viewers show those together as one colour."""
     views = []
     for key, spec in network.map_specs().items():
-        if spec.kind == "displacement":
-            views += [MapView(f"{key}.{part}", key, part, spec) for part in ("columns", "rows")]
-        elif not spec.of_point:
+        if spec.of_point:
+            continue
+        if spec.kind == "displacement" or spec.by_components:
+            parts = PRINCIPAL_COMPONENTS if spec.by_components else DIRECTIONS
+            views += [MapView(f"{key}.{part}", key, part, spec) for part in parts]
+        else:
             views.append(MapView(key, key, "", spec))
     return views
 
@@ -155,6 +159,7 @@ def collect_maps(
         InputError: for a channel or a component that a stack does not have.
     """
     scale = network.config.scale
+    corner = plan.conventions.sampling == "corner" and not network.upsamples_first
     seeds = range(len(target_lr)) if seeds is None else seeds
     images = [view for view in views if view.spec.kind != "table"]
     result = {view.name: np.zeros(reference.shape, dtype=np.float32) for view in images}
@@ -166,7 +171,8 @@ def collect_maps(
     def compute(target: Tensor, ref: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
         maps = network(target, ref, generator=generators, capture=True).maps
         shape = (ref.shape[-2], ref.shape[-1])
-        shown = [on_image(_part(maps[v.key].float(), v, bases.get(v.key)), v.spec, shape) for v in images]
+        parts = [_part(maps[v.key].float(), v, bases.get(v.key)) for v in images]
+        shown = [on_image(p, v.spec, shape, corner=corner) for p, v in zip(parts, images, strict=True)]
         values = torch.cat(shown, dim=1) if shown else torch.zeros_like(ref)
         # Last: a batch that runs out of memory above is run again.
         for name, rows in tables.items():
@@ -182,11 +188,20 @@ def collect_maps(
     return Maps(result, whole)
 
 
-def on_image(values: Tensor, spec: MapSpec, shape: tuple[int, int]) -> Tensor:
-    """Bring a map (B, C, a, b) onto the high-resolution image (B, C, *shape): each cell onto the pixels it covers."""
-    if spec.cell > 1:
+def on_image(values: Tensor, spec: MapSpec, shape: tuple[int, int], *, corner: bool = False) -> Tensor:
+    """Bring a map (B, C, a, b) onto the high-resolution image (B, C, *shape): each cell onto the pixels it covers.
+
+    With `corner` the network was given samples that lie on the first of those pixels instead of amid them, and so do
+    the values of its maps.
+    """
+    cell = spec.cell
+    if cell > 1:
         mode = {"mode": "bilinear", "align_corners": False} if _is_smooth(spec) else {"mode": "nearest"}
-        values = F.interpolate(values, scale_factor=spec.cell, **mode)
+        # The border repeated: something to shift in from.
+        values = F.pad(values, (0, 1, 0, 1), mode="replicate") if corner else values
+        values = F.interpolate(values, scale_factor=cell, **mode)
+        if corner:
+            values = _moved_back(values, cell, smooth=_is_smooth(spec))
     return values[..., : shape[0], : shape[1]]
 
 
@@ -198,6 +213,15 @@ def principal_axes(features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     axes = torch.linalg.eigh(covariance).eigenvectors.flip(1).T[: len(PRINCIPAL_COMPONENTS)]
     largest = axes.gather(1, axes.abs().argmax(dim=1, keepdim=True))
     return mean.float(), (axes * largest.sign()).float()
+
+
+def _moved_back(values: Tensor, cell: int, *, smooth: bool) -> Tensor:
+    """Values amid cells of pixels brought to the first pixel of each: (cell - 1) / 2 pixels towards the origin."""
+    whole = (cell - 1) // 2
+    moved = values[..., whole:, whole:]
+    if smooth and cell % 2 == 0:  # and half a pixel
+        return F.avg_pool2d(moved, 2, stride=1)
+    return moved
 
 
 def _part(values: Tensor, view: MapView, basis: tuple[Tensor, Tensor] | None) -> Tensor:
@@ -214,8 +238,8 @@ def _part(values: Tensor, view: MapView, basis: tuple[Tensor, Tensor] | None) ->
         if channel >= values.shape[1]:
             raise InputError(f"The map '{view.key}' has channels 0 to {values.shape[1] - 1}, no {channel}.")
         return values[:, channel : channel + 1]
-    if view.part in ("columns", "rows"):
-        return values[:, ("columns", "rows").index(view.part)][:, None]
+    if view.part in DIRECTIONS:
+        return values[:, DIRECTIONS.index(view.part)][:, None]
     if view.spec.kind == "features":
         return values.square().mean(dim=1, keepdim=True).sqrt()
     if view.spec.kind == "displacement":
@@ -273,4 +297,4 @@ def _is_part(part: str, spec: MapSpec) -> bool:
     if spec.kind == "features":
         is_channel = part.startswith("channel") and part.removeprefix("channel").isdecimal()
         return is_channel or part in PRINCIPAL_COMPONENTS
-    return spec.kind == "displacement" and part in ("columns", "rows")
+    return spec.kind == "displacement" and part in DIRECTIONS

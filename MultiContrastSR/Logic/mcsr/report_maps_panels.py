@@ -9,10 +9,9 @@ import numpy as np
 
 from .intensity import foreground
 from .job import Result
-from .maps import PART_TITLES, PRINCIPAL_COMPONENTS
+from .maps import DIRECTIONS, PART_TITLES, PRINCIPAL_COMPONENTS
 from .report_panels import View, display_slice
 
-DIRECTIONS = ("columns", "rows")
 """Parts of a displacement."""
 
 _FAMILY_OF_IMAGES = "For orientation"

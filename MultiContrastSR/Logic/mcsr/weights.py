@@ -80,16 +80,19 @@ def save_weights(path: Path, network: Network, metadata: Mapping[str, Any], *, h
         metadata: architecture, scale, degradation, intensity, canvas, contrasts, plane, spacing_mm, data, licence,
             citation, figures, git_revision, version: what inference needs and what the card shows.
         half: round to fp16, which is what ships; imported weights stay as they are.
+
+    Raises:
+        OutputError: when the folder cannot be written or the disk is full.
     """
     card = {"format_version": FORMAT_VERSION, **metadata, "config": dataclasses.asdict(network.config)}
-    partial = path.with_suffix(".partial")
-    # save_model keeps a tensor that goes by two names (DCAMSR's E and F) under one; read back what it chose.
     stored = copy.deepcopy(network).cpu()
-    save_model(stored.half() if half else stored, str(partial))
-    tensors = load_file(partial)
-    card["checksum"] = _checksum(card, tensors)
-    save_file(tensors, partial, metadata={METADATA_KEY: json.dumps(card, sort_keys=True)})
-    partial.replace(path)
+    with complete_file(path) as partial:
+        # save_model keeps a tensor that goes by two names (DCAMSR's E and F) under one; read back what it chose.
+        save_model(stored.half() if half else stored, str(partial))
+        tensors = load_file(partial)
+        card["checksum"] = _checksum(card, tensors)
+        save_file(tensors, partial, metadata={METADATA_KEY: json.dumps(card, sort_keys=True)})
+        partial.chmod(0o644)  # safetensors leaves it to its owner alone
     return file_digest(path)
 
 

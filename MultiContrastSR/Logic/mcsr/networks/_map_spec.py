@@ -24,6 +24,8 @@ class MapSpec:
         cell: high-resolution pixels along a row (and a column) that one map pixel covers; the map begins at the same
             corner as the image and may reach beyond it at the far ends, where the network pads.
         smooth: brought onto the high-resolution grid by linear interpolation; otherwise by repetition.
+        by_components: features whose strength says nothing, since it is the same everywhere: shown by their principal
+            components.
         of_point: asked for one pixel with `Network.point_maps`, not captured.
     """
 
@@ -36,6 +38,7 @@ class MapSpec:
     limits: tuple[float | None, float | None] = (None, None)
     cell: int = 1
     smooth: bool = True
+    by_components: bool = False
     of_point: bool = False
 
     def __post_init__(self) -> None:

@@ -67,10 +67,17 @@ def upsample_slices(slices: Tensor, factor: int, mode: str) -> Tensor:
     raise ValueError(f"unknown upsampling '{mode}'; known are {', '.join(UPSAMPLINGS)}")
 
 
+def double(x: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, C, 2 H, 2 W), linear."""
+    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+
+
 def full_precision(x: Tensor) -> AbstractContextManager[None]:
     """A stretch without autocast: positions, norms and matches do not survive half precision."""
-    # The meta device, on which costs are counted, has no autocast to switch off.
-    return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
+    # Some devices have no autocast to switch off, and to speak of it is an error there: "meta", on which costs are
+    # counted, and "mps" before version 2.5 of PyTorch. The question itself came with 2.3.
+    has_autocast = getattr(torch.amp, "is_autocast_available", ("cpu", "cuda").__contains__)
+    return torch.autocast(x.device.type, enabled=False) if has_autocast(x.device.type) else nullcontext()
 
 
 def pad_to(slices: Tensor, height: int, width: int) -> Tensor:

@@ -190,7 +190,16 @@ def _table_specs(groups: int) -> dict[str, MapSpec]:
         return MapSpec(title, meaning, "Over the groups", kind="table", unit=unit, limits=limits)
 
     def descriptors(title: str, meaning: str) -> MapSpec:
-        return MapSpec(title, meaning, "Matching", kind="features", limits=(-1.0, 1.0), cell=TOKEN, smooth=False)
+        return MapSpec(
+            title,
+            meaning,
+            "Matching",
+            kind="features",
+            limits=(-1.0, 1.0),
+            cell=TOKEN,
+            smooth=False,
+            by_components=True,
+        )
 
     specs = {
         "queries": descriptors(

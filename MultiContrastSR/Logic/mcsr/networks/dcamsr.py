@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ._map_spec import MapSpec
 from ._registry import Generators, Network, SROutput, register
-from .blocks import conv3, pad_to, residual_blocks, round_up, run, upsample_slices
+from .blocks import conv3, double, pad_to, residual_blocks, round_up, run, upsample_slices
 from .dcamsr_maps import LEVELS, attended_reference, attention_maps, map_specs
 
 
@@ -332,7 +332,7 @@ class Decoder(nn.Module):
         """Features and textures at scale 1, 1/2, 1/4 -> what is added to the upsampled target (B, 1, H, W)."""
         g = run(self.blk_L3, F.relu(self.conv_L3(features[2])))
         g = run(self.blk_L2, F.relu(self.conv_L2(g)))
-        g = run(self.blk_L1, F.relu(self.conv_L1(torch.cat([_double(g), features[2]], dim=1))))
+        g = run(self.blk_L1, F.relu(self.conv_L1(torch.cat([double(g), features[2]], dim=1))))
         stages = (
             (self.merge_warp_x1, self.blk_x1, 3),
             (self.merge_warp_x2, self.blk_x2, 2),
@@ -344,7 +344,7 @@ class Decoder(nn.Module):
             if maps is not None:
                 maps[f"fused_lv{level}"] = g
             if level > 1:
-                g = _double(g)
+                g = double(g)
         return self.conv_out(g)
 
 
@@ -381,7 +381,3 @@ def _slice_shape(reference: Tensor | EncodedReference) -> tuple[int, ...]:
 
 def _tokens(x: Tensor) -> Tensor:
     return x.flatten(2).transpose(1, 2)
-
-
-def _double(x: Tensor) -> Tensor:
-    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..errors import InputError
+
 TOKEN_LAYOUTS = ("spatial", "raw")
 INPUT_CONVENTIONS = ("centred", "official")
 LEVELS = ("level1", "level2", "level3", "level4", "refinement")
@@ -53,12 +55,12 @@ class DiffMSRConfig:
 
     def __post_init__(self) -> None:
         if self.scale not in (2, 3, 4):
-            raise ValueError(f"DiffMSR has no scale {self.scale}; it has 2, 3 and 4")
+            raise InputError(f"DiffMSR has no scale {self.scale}; it has 2, 3 and 4")
         if self.token_layout not in TOKEN_LAYOUTS:
-            raise ValueError(f"unknown token layout '{self.token_layout}'; known are {', '.join(TOKEN_LAYOUTS)}")
+            raise InputError(f"unknown token layout '{self.token_layout}'; known are {', '.join(TOKEN_LAYOUTS)}")
         if self.input_convention not in INPUT_CONVENTIONS:
             known = ", ".join(INPUT_CONVENTIONS)
-            raise ValueError(f"unknown input convention '{self.input_convention}'; known are {known}")
+            raise InputError(f"unknown input convention '{self.input_convention}'; known are {known}")
 
     @property
     def width(self) -> int:

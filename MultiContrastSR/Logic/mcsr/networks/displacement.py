@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .blocks import conv3, full_precision
+from .blocks import conv3, double, full_precision
 
 
 def warp(image: Tensor, displacement: Tensor) -> Tensor:
@@ -50,8 +50,8 @@ class OffsetNetwork(nn.Module):
         full = _chain(torch.cat([a, b], dim=1), self.offset_conv1_1, self.offset_conv2_1)
         half = _chain(full, self.offset_conv3_1, self.offset_conv4_1)
         quarter = _chain(half, self.offset_conv6_1, self.offset_conv7_1)
-        half = _chain(torch.cat([_double(quarter), half], dim=1), self.offset_conv1_2, self.offset_conv2_2)
-        full = _chain(torch.cat([_double(half), full], dim=1), self.offset_conv3_2, self.offset_conv4_2)
+        half = _chain(torch.cat([double(quarter), half], dim=1), self.offset_conv1_2, self.offset_conv2_2)
+        full = _chain(torch.cat([double(half), full], dim=1), self.offset_conv3_2, self.offset_conv4_2)
         return self.offset_last(full), self.mask_last(full).sigmoid()
 
 
@@ -59,7 +59,3 @@ def _chain(x: Tensor, *convolutions: nn.Conv2d) -> Tensor:
     for convolution in convolutions:
         x = F.leaky_relu(convolution(x), 0.1)
     return x
-
-
-def _double(x: Tensor) -> Tensor:
-    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
