@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import mcsr
 import pytest
 import torch
 from mcsr.errors import InputError
@@ -238,3 +242,19 @@ def test_baselines_interpolate_about_the_pixel_centres() -> None:
     wave = torch.sin(2 * torch.pi * 3 * (torch.arange(16) + 0.5) / 16).expand(1, 1, 16, 16)
     sr = create_network("sinc", scale=4)(wave, wave).sr[0, 0, 10]
     torch.testing.assert_close(sr, torch.sin(2 * torch.pi * 3 * (torch.arange(64) + 0.5) / 64), atol=1e-5, rtol=0)
+
+
+def test_another_network_is_another_file(tmp_path: Path) -> None:
+    """A copy of the package with one file more knows one network more."""
+    package = Path(mcsr.__file__).parent
+    shutil.copytree(package, tmp_path / "mcsr", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "mcsr" / "networks" / "sixth.py").write_text(
+        "from ._registry import register\n"
+        "from .baselines import BaselineConfig, Interpolation\n"
+        "register('sixth', BaselineConfig, 'A sixth.')(Interpolation)\n"
+    )
+    asked = (
+        "from mcsr.networks import network_names, network_summary; print(*network_names()); network_summary('sixth')"
+    )
+    done = subprocess.run([sys.executable, "-c", asked], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert sorted(done.stdout.split()) == sorted([*network_names(), "sixth"])

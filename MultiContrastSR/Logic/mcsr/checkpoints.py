@@ -21,13 +21,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from . import __version__
+from .checks import check_scale
 from .degradation import degradation_named
 from .errors import InputError, WeightsError
 from .networks import Network, cd_dpe, create_network, diffmsr
 from .weights import build_network, file_digest, save_weights
 
 ARCHITECTURES = ("cd-dpe", "dcamsr", "diffmsr")
-SCALES = (2, 3, 4)
 LARGEST_FILE = 2**31
 """Bytes: a checkpoint with the optimiser's state and both copies of the weights has under a tenth of it."""
 
@@ -111,8 +111,8 @@ def import_checkpoint(path: Path, out: Path, *, architecture: str = "auto", scal
     """
     if architecture not in ("auto", *ARCHITECTURES):
         raise InputError(f"Unknown architecture '{architecture}'; known are auto, {', '.join(ARCHITECTURES)}.")
-    if scale is not None and scale not in SCALES:
-        raise InputError(f"Scale {scale} is not offered; choose {', '.join(map(str, SCALES))}.")
+    if scale is not None:
+        check_scale(scale)
     if out.suffix != ".safetensors" or not out.parent.is_dir():
         raise InputError(f"{out} is no .safetensors file in a folder that exists; give another name.")
     tensors, container = state_dict_of(read_checkpoint(path), path.name)

@@ -8,6 +8,9 @@ from .errors import GeometryError, InputError
 from .geometry import Grid, overlap_fraction
 from .volume import Volume
 
+SCALES = (2, 3, 4)
+"""In-plane factors that can be asked for."""
+
 # A label map holds whole numbers only, and either very few of them, or a moderate number laid out in flat regions.
 # Real MRI stays far from both: stored as 8 bit, 6 % of neighbouring voxels are equal; squeezed into 40 grey levels and
 # then interpolated to three times the size, 60 %. Regions many voxels wide lie well above 80 %.
@@ -18,6 +21,12 @@ _SAMPLE = 100_000
 
 _SMALLEST_SLICE = 8
 _LITTLE_OVERLAP = 0.8
+
+
+def check_scale(scale: int) -> None:
+    """Refuse a factor that is not offered (`InputError`)."""
+    if scale not in SCALES:
+        raise InputError(f"Scale {scale} is not offered; choose {', '.join(map(str, SCALES))}.")
 
 
 def check_scalar_mri(volume: Volume) -> list[str]:

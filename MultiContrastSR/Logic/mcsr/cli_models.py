@@ -149,10 +149,9 @@ def _cost_sentence(facts: dict[str, Any]) -> str:
         else f"none for {size}, which these weights do not fit"
         for size, value in facts["gmac"].items()
     ]
-    return (
-        f"Parameters: {facts['parameters']:,}. Multiply-accumulates (1e9) at x{facts['config']['scale']}: "
-        f"{'; '.join(sizes)}.\n"
-    )
+    scales = ", ".join(f"x{scale}" for scale in facts["scales"])
+    work = f"Multiply-accumulates (1e9) at x{facts['config']['scale']}: {'; '.join(sizes)}."
+    return f"Scales: {scales}. Parameters: {facts['parameters']:,}. {work}\n"
 
 
 def _maps_table(maps: dict[str, dict[str, Any]]) -> Table:

@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 from typing import Any
 
+from .checks import SCALES
 from .networks import create_network, network_class, network_summary
 from .networks.cost import gmac, parameter_count
 from .weights import added_models, load_weights, shipped_models
@@ -18,8 +19,9 @@ def model_facts(name: str) -> dict[str, Any]:
     """What a model is, what it costs, which maps it gives and which weights there are; json-serialisable.
 
     Returns:
-        name, summary; about: paper, venue and where the implementation departs from the paper; what `model_costs`
-        gives; config; maps: by name their title, meaning, family, unit and so on; weights: a list of id, sha256, card.
+        name, summary; about: paper, venue and where the implementation departs from the paper; scales: all that it can
+        be built for; what `model_costs` gives; config; maps: by name their title, meaning, family, unit and so on;
+        weights: a list of id, sha256, card.
 
     Raises:
         InputError: for an unknown name.
@@ -30,6 +32,7 @@ def model_facts(name: str) -> dict[str, Any]:
         "name": name,
         "summary": network_summary(name),
         "about": _paragraphs(inspect.getdoc(network_class(name)) or ""),
+        "scales": list(SCALES),
         **model_costs(name),
         "config": dataclasses.asdict(network.config),
         "maps": {key: dataclasses.asdict(spec) for key, spec in network.map_specs().items()},

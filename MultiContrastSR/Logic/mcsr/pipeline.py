@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .canvas import Canvas, native_canvas, signal_canvas
-from .checks import check_pair, check_scalar_mri
+from .checks import check_pair, check_scalar_mri, check_scale
 from .consistency import acquired_band, enforce_consistency
 from .conventions import Conventions
 from .degradation import (
@@ -40,7 +40,6 @@ from .resampling import coverage, resample
 from .volume import Volume, crop_to_grid
 from .weights import Weights, find_weights
 
-SCALES = (2, 3, 4)
 BASELINE_CARD: Mapping[str, Any] = {"degradation": "kspace", "plane": "axial"}
 _STAGES = {"Registering": 3.0, "Resampling the reference": 1.0, "Enhancing": 12.0, "Checking consistency": 1.5}
 _MAPS_SHARE = 15.0
@@ -125,7 +124,7 @@ def simulate(
         The volume, in the storage order and (where its values fit) the type of the input; and the voxels lost per axis
         (i, j, k) of the display orientation because a size was no multiple of the scale.
     """
-    _check_scale(scale)
+    check_scale(scale)
     if not 0 <= noise < 1:
         raise InputError(f"Noise {noise} is no fraction of the intensity scale; give 0 to 1, for example 0.02.")
     spec = degradation_named(degradation)
@@ -144,7 +143,7 @@ def simulate(
 
 def _prepare(target: Volume, reference: Volume | None, settings: Settings) -> Job:
     """Steps 1 and 2: check the inputs, choose weights, plane and scale."""
-    _check_scale(settings.scale)
+    check_scale(settings.scale)
     if settings.registration not in ("rigid", "none"):
         raise InputError(f"Unknown registration '{settings.registration}'; known are rigid, none.")
     network, card, weights = _load(settings)
@@ -200,11 +199,6 @@ def _fits(array: np.ndarray, dtype: str) -> bool:
         return True
     limits, slack = np.iinfo(dtype), 0.01 * float(np.ptp(array))
     return float(array.min()) >= limits.min - slack and float(array.max()) <= limits.max + slack
-
-
-def _check_scale(scale: int) -> None:
-    if scale not in SCALES:
-        raise InputError(f"Scale {scale} is not offered; choose {', '.join(map(str, SCALES))}.")
 
 
 def _canvas(job: Job) -> Canvas:

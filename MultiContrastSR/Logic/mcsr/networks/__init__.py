@@ -1,6 +1,8 @@
 """The networks: `create_network("dcamsr-s", scale=4)`, `network_names()`."""
 
-from . import baselines, cd_dpe, daasr, dcamsr, diffmsr, hftn_sr
+import importlib
+import pkgutil
+
 from ._map_spec import MapSpec
 from ._registry import (
     Generators,
@@ -13,18 +15,16 @@ from ._registry import (
     register,
 )
 
+# Every file here registers what it holds, so that another network is another file and nothing else.
+for _found in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_found.name}")
+
 __all__ = [
     "Generators",
     "MapSpec",
     "Network",
     "SROutput",
-    "baselines",
-    "cd_dpe",
     "create_network",
-    "daasr",
-    "dcamsr",
-    "diffmsr",
-    "hftn_sr",
     "network_class",
     "network_names",
     "network_summary",

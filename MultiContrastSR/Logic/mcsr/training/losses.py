@@ -92,13 +92,7 @@ def _soft_bins(values: Tensor) -> Tensor:
     return weights / weights.sum(dim=-1, keepdim=True)
 
 
-LOSSES: dict[str, Loss] = {
-    "dcamsr": l1_loss,
-    "hftn-sr": l1_loss,
-    "cd-dpe": cd_dpe_loss,
-    "daasr": daasr_loss,
-    "diffmsr": l1_loss,
-}
+LOSSES: dict[str, Loss] = {"cd-dpe": cd_dpe_loss, "daasr": daasr_loss}
 
 
 def matching_loss(output: SROutput, registered: Tensor) -> Tensor:
@@ -124,5 +118,8 @@ def matching_loss(output: SROutput, registered: Tensor) -> Tensor:
 
 
 def loss_for(network: str) -> Loss:
-    """The loss of a registered network or of its slim form; that of DiffMSR depends on the stage (`objective`)."""
-    return LOSSES[network.removesuffix("-s")]
+    """The loss of a registered network or of its slim form, L1 for all that have none of their own.
+
+    That of DiffMSR depends on the stage (`objective`).
+    """
+    return LOSSES.get(network.removesuffix("-s"), l1_loss)
