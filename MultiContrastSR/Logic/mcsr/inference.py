@@ -20,6 +20,7 @@ from .conventions import OWN, Conventions, given_slices
 from .degradation import upsample
 from .errors import DeviceError
 from .networks import Network
+from .networks.blocks import has_autocast
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +84,8 @@ def make_plan(network: Network, canvas: Canvas, device: str, precision: str, con
     device = choose_device(device)
     if precision == "auto":
         precision = "fp32"
+    if precision in _AUTOCAST and not has_autocast(device):
+        raise DeviceError(f"This PyTorch has no half precision on {device}; use --precision fp32, or a newer PyTorch.")
     if precision == "fp16" and device == "cpu":
         raise DeviceError("fp16 is for GPUs; use --precision bf16 or fp32 on the CPU.")
     tile = network.native_size

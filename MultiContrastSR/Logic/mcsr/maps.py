@@ -49,7 +49,8 @@ class MapView:
     @property
     def title(self) -> str:
         """For lists and captions."""
-        return f"{self.spec.title}{f' ({PART_TITLES.get(self.part, self.part)})' if self.part else ''}"
+        part = PART_TITLES.get(self.part, self.part.replace("channel", "channel "))
+        return f"{self.spec.title} ({part})" if part else self.spec.title
 
     @property
     def unit(self) -> str:

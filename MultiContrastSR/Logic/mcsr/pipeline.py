@@ -43,6 +43,7 @@ from .weights import Weights, find_weights
 BASELINE_CARD: Mapping[str, Any] = {"degradation": "kspace", "plane": "axial"}
 _STAGES = {"Registering": 3.0, "Resampling the reference": 1.0, "Enhancing": 12.0, "Checking consistency": 1.5}
 _MAPS_SHARE = 15.0
+_MOST_MAPS_GB = 8.0
 _BARE_SLICE = 0.05
 _EMPTY_SLICE = 0.01
 
@@ -162,6 +163,7 @@ def _prepare(target: Volume, reference: Volume | None, settings: Settings) -> Jo
         warnings=warnings,
         views=choose_views(network, settings.maps),
     )
+    _check_size_of_maps(job)
     if job.reference:
         job.warnings += check_pair(job.target, job.reference, settings.scale, force=settings.force)
     elif network.uses_reference:
@@ -177,6 +179,16 @@ def _prepare(target: Volume, reference: Volume | None, settings: Settings) -> Jo
                 f"The result's pixels are {spacing:.2f} mm; these weights saw {low:.2f} to {high:.2f} mm: look closely."
             )
     return job
+
+
+def _check_size_of_maps(job: Job) -> None:
+    """Maps of all slices are held in memory: refused before the work, not lost after it."""
+    images = sum(view.spec.kind != "table" for view in job.views)
+    gigabytes = images * np.prod(job.hr_grid.shape_ijk, dtype=float) * 4e-9
+    if gigabytes > _MOST_MAPS_GB:
+        raise InputError(
+            f"{images} maps of this volume take {gigabytes:.0f} GB, more than {_MOST_MAPS_GB:.0f}; name fewer of them."
+        )
 
 
 def _load(settings: Settings) -> tuple[Network, Mapping[str, Any], Weights | None]:

@@ -162,6 +162,8 @@ def _draw_row(figure: Figure, row: _Row, view: View, inside: np.ndarray, top: fl
 
 def _draw_panel(axes: Axes, panel: MapPanel, view: View, inside: np.ndarray) -> None:
     low, high = panel.limits
+    if low == high and panel.colours == "diverging":
+        low, high = low - 1, high + 1  # one value has the colour of nothing
     if panel.colours in _COLOUR_MAPS:
         window = {"cmap": colour_map(_COLOUR_MAPS[panel.colours]), "vmin": low, "vmax": high}
         show_slice(axes, panel.pixels, view.spacing, interpolation="antialiased", **window)

@@ -72,11 +72,18 @@ def double(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
 
 
+def has_autocast(device: str) -> bool:
+    """Whether half precision can be switched on, and off, on a kind of device.
+
+    It cannot on "meta", on which costs are counted, and on "mps" before version 2.5 of PyTorch. The question itself
+    came with 2.3.
+    """
+    known = getattr(torch.amp, "is_autocast_available", ("cpu", "cuda").__contains__)
+    return bool(known(device))
+
+
 def full_precision(x: Tensor) -> AbstractContextManager[None]:
     """A stretch without autocast: positions, norms and matches do not survive half precision."""
-    # Some devices have no autocast to switch off, and to speak of it is an error there: "meta", on which costs are
-    # counted, and "mps" before version 2.5 of PyTorch. The question itself came with 2.3.
-    has_autocast = getattr(torch.amp, "is_autocast_available", ("cpu", "cuda").__contains__)
     return torch.autocast(x.device.type, enabled=False) if has_autocast(x.device.type) else nullcontext()
 
 

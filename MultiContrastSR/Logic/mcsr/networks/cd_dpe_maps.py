@@ -7,8 +7,8 @@ from functools import partial
 from ._map_spec import MapSpec
 
 _PARTS, _ALIGNMENT, _EXPERTS, _FEATURES = "Common and unique parts", "Alignment", "Experts", "Features"
-_SIGNED = partial(MapSpec, colours="diverging")
-_GREY = partial(MapSpec, colours="grey")
+_SIGNED = partial(MapSpec, colours="diverging", unit="scaled intensity")
+_GREY = partial(MapSpec, colours="grey", unit="scaled intensity")
 
 
 def cd_dpe_map_specs(updates: int, experts: int, global_skip: bool) -> dict[str, MapSpec]:
@@ -61,7 +61,7 @@ def _part_specs(updates: int, global_skip: bool) -> dict[str, MapSpec]:
 
 def _alignment_specs(updates: int) -> dict[str, MapSpec]:
     displacement = partial(MapSpec, family=_ALIGNMENT, kind="displacement", unit="px", colours="wheel")
-    mask = partial(MapSpec, family=_ALIGNMENT, limits=(0.0, 1.0))
+    mask = partial(MapSpec, family=_ALIGNMENT, unit="0 to 1", limits=(0.0, 1.0))
     specs = {
         "warped_reference": _GREY(
             "Reference moved onto the target",
