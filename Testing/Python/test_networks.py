@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import re
 import shutil
 import subprocess
 import sys
@@ -242,6 +243,15 @@ def test_baselines_interpolate_about_the_pixel_centres() -> None:
     wave = torch.sin(2 * torch.pi * 3 * (torch.arange(16) + 0.5) / 16).expand(1, 1, 16, 16)
     sr = create_network("sinc", scale=4)(wave, wave).sr[0, 0, 10]
     torch.testing.assert_close(sr, torch.sin(2 * torch.pi * 3 * (torch.arange(64) + 0.5) / 64), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_every_network_names_its_paper_as_it_is_cited(name: str) -> None:
+    cited = " ".join((Path(__file__).resolve().parents[2] / "CITATION.cff").read_text(encoding="utf-8").split())
+    about = " ".join((network_class(name).__doc__ or "").split())
+    titles = re.findall(r'"([^"]{30,})"', about)
+    assert titles, "the class says what `mcsr models show` prints of it"
+    assert titles[0].rstrip(".") in cited
 
 
 def test_another_network_is_another_file(tmp_path: Path) -> None:

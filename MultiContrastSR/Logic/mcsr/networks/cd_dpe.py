@@ -1,12 +1,4 @@
-"""CD-DPE: dual-prompt expert network on convolutional dictionary feature decoupling.
-
-Gu et al., "CD-DPE: Dual-Prompt Expert Network Based on Convolutional Dictionary Feature Decoupling for Multi-Contrast
-MRI Super-Resolution", AAAI 2026, arXiv 2511.14014. Where paper and published code differ, the code is followed: step
-sizes and thresholds are fixed and no part of a checkpoint (Eq. 6-10 learn them); three steps are one initialisation and
-two updates, which descend on the distance from the injected input features; the fusion sees six single-channel maps,
-not features; its prompt is three weights per slice that act on the routing alone, and the experts see raw maps (Eq. 16
-weights them: `experts_see_prompted`).
-"""
+"""CD-DPE: dual-prompt expert network on convolutional dictionary feature decoupling (AAAI 2026)."""
 
 from __future__ import annotations
 
@@ -236,7 +228,16 @@ class Decoupling(nn.Module):
 @register("cd-dpe", CDDPEConfig, "Convolutional dictionaries and prompted experts (AAAI 2026), published size.")
 @register("cd-dpe-s", cd_dpe_s_config, "Convolutional dictionaries and prompted experts, slim: runs without a GPU.")
 class CDDPE(Network):
-    """The whole network; attribute names give the published state dict (spec section 7)."""
+    """Dual-prompt expert network on convolutional dictionary feature decoupling.
+
+    Gu et al., "CD-DPE: Dual-Prompt Expert Network Based on Convolutional Dictionary Feature Decoupling for
+    Multi-Contrast MRI Super-Resolution", AAAI 2026, arXiv 2511.14014. Where paper and published code differ, the code
+    is followed: step sizes and thresholds are fixed and no part of a checkpoint (Eq. 6-10 learn them); three steps are
+    one initialisation and two updates, which descend on the distance from the injected input features; the fusion sees
+    six single-channel maps, not features; its prompt is three weights per slice that act on the routing alone, and the
+    experts see raw maps (Eq. 16 weights them: `experts_see_prompted`). Attribute names give the published state dict
+    (spec section 7).
+    """
 
     upsamples_first: ClassVar[bool] = True
 

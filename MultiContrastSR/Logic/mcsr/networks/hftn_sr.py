@@ -1,13 +1,4 @@
-"""HFTN-SR: high-frequency feature transfer network.
-
-Jin, "HFTN-SR: High-Frequency Feature Transfer Network for MR Image Super-Resolution". There is no public code, and the
-paper leaves parts open; these follow related work. Decomposition: average pooling (ESRT). Feature extraction: residual
-channel-attention groups (MINet, SANet). Hard transfer moves the best patch and is weighted by the largest correlation
-(TTSR); the paper's literal reading, which leaves patches in place, is `transfer="mask"`. Fusion at the end: MASA-SR's
-spatial adaptation, with the standard deviation where the paper prints variance, and dual residual aggregation. Each
-stage's result feeds the next target stage, as the "gradual" fusion of the text needs; the deep features of SCRFM meet
-the shallow ones of the target, as section 2.3 of the paper has it.
-"""
+"""HFTN-SR: high-frequency feature transfer network."""
 
 from __future__ import annotations
 
@@ -101,9 +92,16 @@ class EncodedReference(NamedTuple):
 @register("hftn-sr", HFTNSRConfig, "High-frequency feature transfer network (Jin), published size.")
 @register("hftn-sr-s", hftn_sr_s_config, "High-frequency feature transfer network, slim: for CPUs.")
 class HFTNSR(Network):
-    """The whole network; attribute names give the state dict of spec section 7. See the module for the paper.
+    """High-frequency feature transfer network.
 
-    Jin, "HFTN-SR: High-Frequency Feature Transfer Network for MR Image Super-Resolution"; no code was published.
+    Jin, "HFTN-SR: High-Frequency Feature Transfer Network for MR Image Super-Resolution". There is no public code, and
+    the paper leaves parts open; these follow related work. Decomposition: average pooling (ESRT). Feature extraction:
+    residual channel-attention groups (MINet, SANet). Hard transfer moves the best patch and is weighted by the largest
+    correlation (TTSR); the paper's literal reading, which leaves patches in place, is `transfer="mask"`. Fusion at the
+    end: MASA-SR's spatial adaptation, with the standard deviation where the paper prints variance, and dual residual
+    aggregation. Each stage's result feeds the next target stage, as the "gradual" fusion of the text needs; the deep
+    features of SCRFM meet the shallow ones of the target, as section 2.3 of the paper has it. Attribute names give the
+    state dict of spec section 7.
     """
 
     def __init__(self, config: HFTNSRConfig) -> None:
