@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 import torch
 from mcsr.networks import create_network
 from mcsr.weights import save_weights
+
+# The tests' images are small: more threads are no faster on an idle machine, and many times slower on a busy one, where
+# they wait for each other. Programs that tests start inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+torch.set_num_threads(1)
 
 REAL_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 """Real MRI beside the project, where it is present."""

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from golden import key_family
+from mcsr.errors import InputError
 from mcsr.networks import create_network
 from mcsr.networks.blocks import upsample_slices
 from mcsr.networks.cost import gmac, parameter_count
@@ -138,7 +139,7 @@ def test_official_input_is_what_the_published_crops_leave(scale: int, starts: tu
 
 @pytest.mark.parametrize(("field", "value"), [("token_layout", "rows"), ("input_convention", "complex"), ("scale", 5)])
 def test_unknown_settings_are_refused(field: str, value: object) -> None:
-    with pytest.raises(ValueError, match=str(value)):
+    with pytest.raises(InputError, match=str(value)):
         DiffMSRConfig(**{field: value})
 
 
