@@ -11,7 +11,7 @@ from golden_hftn_sr import CASES, GOLDEN, MATCHES
 from mcsr.errors import InputError
 from mcsr.networks import Network, create_network
 from mcsr.networks.blocks import upsample_slices
-from mcsr.networks.hftn_sr import SCRFM, FeatureTransfer, HFTNSRConfig
+from mcsr.networks.hftn_sr import SCRFM, ConcatTransfer, FeatureTransfer, HFTNSRConfig
 from torch import Tensor
 
 FINGERPRINTS = {
@@ -273,3 +273,33 @@ def test_scrfm_restores_spread_and_mean_of_the_target() -> None:
 def test_settings_that_do_not_exist_are_refused(field: str, value: object) -> None:
     with pytest.raises(InputError, match=str(value)):
         create_network("hftn-sr", **{field: value})
+
+
+@pytest.mark.parametrize("switched_off", [{"transfer": "none"}, {"reconstruction": "concat"}, {"decompose": False}])
+def test_parts_can_be_switched_off_as_in_the_papers_ablation(switched_off: dict[str, object]) -> None:
+    torch.manual_seed(0)
+    network = create_network("hftn-sr-s", scale=3, stages=2, **switched_off)
+    whole = create_network("hftn-sr-s", scale=3, stages=2)
+    assert ("tb.0.eq.weight" in network.state_dict()) == (network.config.transfer != "none")
+    assert ("sc.al.weight" in network.state_dict()) == (network.config.reconstruction == "scrfm")
+    assert network.state_dict().keys() <= whole.state_dict().keys()
+    target, reference = torch.rand(2, 1, 11, 9), torch.rand(2, 1, 33, 27)
+    output = network.train()(target, reference)
+    sum(tensor.square().mean() for tensor in (output.sr, *output.aux.values())).backward()
+    assert all(p.grad is not None for p in network.parameters())
+    with torch.no_grad():
+        captured = network.eval()(target, reference, capture=True)
+        assert not torch.equal(captured.sr, network(target, reference.flip(-1)).sr)
+    asked = {key for key, spec in network.map_specs().items() if not spec.of_point}
+    assert set(captured.maps) == asked
+    assert set(network.point_maps(captured.maps, 3, 4)) == set(network.map_specs()) - asked
+
+
+def test_without_matching_a_stage_joins_the_three_branches() -> None:
+    """The 192 -> 64 convolution of the spec sees low band, high band and target, in this order."""
+    torch.manual_seed(0)
+    block = ConcatTransfer(HFTNSRConfig())
+    assert block.syn.weight.shape == (64, 192, 3, 3)
+    low, high, target = torch.rand(3, 1, 64, 4, 6).unbind(0)
+    joined, _ = block(target, block.attend_to(low, high), None, "stage1")
+    assert torch.equal(joined, block.syn(torch.cat([low, high, target], dim=1)))

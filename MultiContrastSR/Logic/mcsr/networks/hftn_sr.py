@@ -21,6 +21,9 @@ PATCH = 2
 """Side of the matched patches, in pixels of the low-resolution grid (spec: p)."""
 
 
+_CHOICES = {"transfer": ("gather", "mask", "none"), "stat": ("std", "var"), "reconstruction": ("scrfm", "concat")}
+
+
 @dataclass(frozen=True)
 class HFTNSRConfig:
     """Settings of HFTN-SR; the defaults are the published network.
@@ -33,9 +36,11 @@ class HFTNSRConfig:
         reduction: by how much the channel attention narrows.
         embedding: length of the vectors that patches are compared by.
         transfer: "gather" puts the best reference patch in the place of the target's patch; "mask" keeps reference
-            patches where they are and clears those that no target patch chose.
+            patches where they are and clears those that no target patch chose; "none" (the paper's ablation) joins the
+            three branches without matching.
         stat: the spread of the target's features that SCRFM restores: "std" or "var".
         decompose: split the reference into bands; without it (the paper's ablation) the "high band" is all of it.
+        reconstruction: "scrfm"; or "concat" (the paper's ablation): deep and shallow features joined and enlarged.
         global_skip: add the result to the interpolated target.
         upsampling: how the target is interpolated.
     """
@@ -49,17 +54,16 @@ class HFTNSRConfig:
     transfer: str = "gather"
     stat: str = "std"
     decompose: bool = True
+    reconstruction: str = "scrfm"
     global_skip: bool = True
     upsampling: str = "bicubic"
 
     def __post_init__(self) -> None:
         if self.scale not in (2, 3, 4):
             raise InputError(f"HFTN-SR is made for scale 2, 3 or 4, not {self.scale}.")
-        if self.transfer not in ("gather", "mask") or self.stat not in ("std", "var"):
-            raise InputError(
-                f"HFTN-SR knows transfer 'gather' or 'mask', not '{self.transfer}'; stat 'std' or 'var', "
-                f"not '{self.stat}'."
-            )
+        for field, known in _CHOICES.items():
+            if getattr(self, field) not in known:
+                raise InputError(f"HFTN-SR has no {field} '{getattr(self, field)}'; it has {', '.join(known)}.")
 
 
 def hftn_sr_s_config() -> HFTNSRConfig:
@@ -70,8 +74,8 @@ def hftn_sr_s_config() -> HFTNSRConfig:
 class ReferenceStage(NamedTuple):
     """What transfer needs of the reference at one stage; n patches of 2x2 low-resolution pixels, row by row."""
 
-    keys: Tensor  # (B, n, embedding), float32, unit length
-    patches: Tensor  # (B, 4 C, h/2, w/2): high-frequency features, channel order (channel, dy, dx)
+    keys: Tensor  # (B, n, embedding), float32, unit length; without matching low-frequency features (B, C, h, w)
+    patches: Tensor  # (B, 4 C, h/2, w/2): high-frequency features, channel order (channel, dy, dx); or (B, C, h, w)
 
 
 class EncodedReference(NamedTuple):
@@ -114,8 +118,9 @@ class HFTNSR(Network):
         self.ft, self.fl, self.fh = (
             nn.ModuleList([FeatureExtraction(config) for _ in range(config.stages)]) for _ in range(3)
         )
-        self.tb = nn.ModuleList([FeatureTransfer(config) for _ in range(config.stages)])
-        self.sc = SCRFM(config)
+        joining = ConcatTransfer if config.transfer == "none" else FeatureTransfer
+        self.tb = nn.ModuleList([joining(config) for _ in range(config.stages)])
+        self.sc = SCRFM(config) if config.reconstruction == "scrfm" else ConcatReconstruction(config)
         self.out1 = conv3(width, width)
         self.out2 = conv3(width, 1)
         nn.init.normal_(self.out2.weight, std=0.01)
@@ -179,17 +184,19 @@ class HFTNSR(Network):
             maps |= {"low_band": reference.low_band, "high_band": reference.high_band}
             maps |= {"added": added, "added_by_reference_edges": added - without_edges}
         aux = {}
-        if self.training:
+        if self.training and self.config.transfer != "none":
             keys = [stage.keys for stage in reference.stages]
             aux = {"queries": torch.stack(queries, dim=1), "keys": torch.stack(keys, dim=1)}
         return SROutput(interpolated + added if self.config.global_skip else added, maps or {}, aux)
 
     def map_specs(self) -> dict[str, MapSpec]:
         """See `Network.map_specs`."""
-        return map_specs(self.config.scale, self.config.stages, self.config.transfer)
+        return map_specs(self.config.scale, self.config.stages, self.config.transfer, self.config.reconstruction)
 
     def point_maps(self, maps: Mapping[str, Tensor], row: int, column: int) -> dict[str, Tensor]:
         """How well each patch of the reference matches the patch of the pixel, at each stage."""
+        if self.config.transfer == "none":
+            return {}
         row, column = row // self.multiple, column // self.multiple
         numbers = range(1, self.config.stages + 1)
         return {f"match_scores_stage{n}": match_scores(maps, f"stage{n}", row, column) for n in numbers}
@@ -271,6 +278,37 @@ class FeatureTransfer(nn.Module):
         else:
             values = values * torch.zeros_like(values[:, :1]).scatter(2, index, 1.0)
         return values.reshape(patches.shape)
+
+
+class ConcatTransfer(nn.Module):
+    """In place of FTB, for comparison: the three branches joined by a convolution (the paper's ablation; spec 6)."""
+
+    def __init__(self, config: HFTNSRConfig) -> None:
+        super().__init__()
+        self.syn = conv3(3 * config.channels, config.channels)
+
+    def attend_to(self, low: Tensor, high: Tensor) -> ReferenceStage:
+        """Both as they are."""
+        return ReferenceStage(low, high)
+
+    def forward(
+        self, target: Tensor, reference: ReferenceStage, maps: dict[str, Tensor] | None, name: str
+    ) -> tuple[Tensor, Tensor]:
+        """As `FeatureTransfer.forward`; nothing was asked, so there are no queries (B, 0)."""
+        return self.syn(torch.cat([*reference, target], dim=1)), target.new_empty(len(target), 0)
+
+
+class ConcatReconstruction(nn.Module):
+    """In place of SCRFM, for comparison: deep and shallow features joined and enlarged (the paper's ablation)."""
+
+    def __init__(self, config: HFTNSRConfig) -> None:
+        super().__init__()
+        self.ft = conv3(2 * config.channels, config.channels)
+        self.d1 = _deconvolution(config.channels, config.scale)
+
+    def forward(self, deep: Tensor, shallow: Tensor, maps: dict[str, Tensor] | None) -> Tensor:
+        """As `SCRFM.forward`."""
+        return self.d1(self.ft(torch.cat([deep, shallow], dim=1)))
 
 
 class SCRFM(nn.Module):

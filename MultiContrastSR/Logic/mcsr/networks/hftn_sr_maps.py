@@ -10,7 +10,7 @@ from torch import Tensor
 from ._map_spec import MapSpec
 
 
-def map_specs(scale: int, stages: int, transfer: str) -> dict[str, MapSpec]:
+def map_specs(scale: int, stages: int, transfer: str, reconstruction: str) -> dict[str, MapSpec]:
     """All maps of HFTN-SR, in the order of display."""
     specs = {
         "added": MapSpec(
@@ -44,9 +44,13 @@ def map_specs(scale: int, stages: int, transfer: str) -> dict[str, MapSpec]:
             cell=scale,
         ),
     }
-    for number in range(stages, 0, -1):
+    for number in range(stages, 0, -1) if transfer != "none" else ():
         specs |= _specs_of_stage(number, scale, transfer)
-    return specs | {
+    return specs | (_specs_of_reconstruction(scale) if reconstruction == "scrfm" else {})
+
+
+def _specs_of_reconstruction(scale: int) -> dict[str, MapSpec]:
+    return {
         "gain": MapSpec(
             "Gain of the deep features",
             "By how much the features after the last stage are amplified here to regain the target's contrast (mean "
