@@ -180,6 +180,13 @@ def test_every_recipe_reads_and_mistakes_are_named(tmp_path: Path) -> None:
         load_recipe(wrong)
 
 
+def test_worker_processes_change_nothing(data: Path, tmp_path: Path) -> None:
+    alone = train(RECIPE, data, tmp_path / "alone")
+    helped = train(RECIPE, data, tmp_path / "helped", workers=2)
+    for (name, a), b in zip(alone.state_dict().items(), helped.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+
+
 def test_half_precision_leaves_the_images_as_they_are(data: Path, tmp_path: Path, monkeypatch: Any) -> None:
     seen = []
 

@@ -9,7 +9,9 @@ import typer
 
 from . import __version__
 from .cli_console import Console
+from .cli_evaluate import evaluate
 from .cli_models import Json, import_checkpoint, models_app
+from .cli_train import train
 
 if TYPE_CHECKING:
     from .job import Result
@@ -22,6 +24,8 @@ app = typer.Typer(
 )
 app.add_typer(models_app, name="models")
 app.command("import-checkpoint")(import_checkpoint)
+app.command()(evaluate)
+app.command()(train)
 
 Model = Annotated[str, typer.Option(help="Model; see `mcsr models list`.")]
 Scale = Annotated[int, typer.Option(help="In-plane factor: 2, 3 or 4.")]
@@ -149,71 +153,6 @@ def demo(
                 truth, other, Settings(model, scale, seed=seed), output, progress, console.cancelled
             )
         _tell(console, result, files, output)
-
-
-@app.command()
-def evaluate(
-    data: Annotated[Path, typer.Argument(help="Folder of HDF5 subject files.")],
-    models: Annotated[str, typer.Option(help="Comma-separated models.")] = "dcamsr-s",
-    scales: Annotated[str, typer.Option(help="Comma-separated scales.")] = "2,4",
-    split: Annotated[str, typer.Option(help="Which files, by their attribute.")] = "val",
-    sessions: Annotated[str, typer.Option(help="Only these sessions, comma-separated.")] = "",
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Also write the table to this csv file.")
-    ] = None,
-) -> None:
-    """Print PSNR and SSIM of models on HDF5 subject files, with the reference and with the target as its own."""
-    from .errors import InputError
-    from .evaluation import evaluate as run
-    from .evaluation import markdown_table, write_csv
-    from .imageio import check_output_path
-
-    console = Console()
-    with console.exit_on_error():
-        names = [name for name in models.split(",") if name]
-        factors = [int(scale) for scale in scales.split(",") if scale.strip().isdigit()]
-        if not factors or len(factors) != len(scales.split(",")):
-            raise InputError(f"--scales {scales} is not a list of numbers; give for example 2,4.")
-        if output:
-            if output.suffix != ".csv" or not output.parent.is_dir():
-                raise InputError(f"-o {output} is no .csv file in a folder that exists; give another name.")
-            check_output_path(output, list(data.glob("*.h5")))
-        wanted = [name for name in sessions.split(",") if name]
-        rows = list(run(data, names, factors, split=split, sessions=wanted, started=console.say))
-        typer.echo(markdown_table(rows))
-        if output:
-            write_csv(rows, output)
-
-
-@app.command()
-def train(
-    recipe: Annotated[str, typer.Argument(help="A recipe's name, for example shipped/dcamsr-s-x4, or a .toml file.")],
-    data: Annotated[Path, typer.Option(help="Folder of HDF5 subject files.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for checkpoints, log and weights.")],
-    initial: Annotated[Path | None, typer.Option(help="Weights file to start from.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue from the folder's checkpoint.")] = False,
-) -> None:
-    """Train a network by a recipe; writes weights.safetensors when done."""
-    import logging
-
-    from .errors import Cancelled, McsrError
-
-    console = Console()
-    with console.exit_on_error():
-        try:
-            from .training.loop import train as run
-            from .training.recipe import load_recipe
-            from .training.weights import export_weights
-        except ModuleNotFoundError as error:
-            raise McsrError(f"Training needs {error.name}; run: pip install lightning tomli") from error
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-        chosen = load_recipe(recipe)
-        with console.progress():  # Ctrl-C stops after a checkpoint
-            network = run(chosen, data, output, initial=initial, resume=resume, cancelled=console.cancelled)
-        if console.cancelled():
-            raise Cancelled(f"Stopped; the checkpoint is in {output}: go on with --resume.")
-        file = export_weights(network, chosen, data, output / "weights.safetensors")
-        console.say(f"Wrote {file}.")
 
 
 def _tell(console: Console, result: Result, files: list[Path], folder: Path) -> None:

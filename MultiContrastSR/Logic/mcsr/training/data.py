@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import count, groupby
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ import h5py
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from ..canvas import Canvas, signal_canvas
 from ..degradation import degrade, upsample
@@ -137,6 +139,24 @@ class TrainingSamples:
             reach = augmentation.shift_pixels
             reference = np.roll(reference, rng.integers(-reach, reach + 1, 2), axis=(1, 2))
         return reference, registered
+
+
+class _Steps(Dataset):
+    """The batches of a phase by step, for worker processes."""
+
+    def __init__(self, samples: TrainingSamples, phase: Phase) -> None:
+        self.samples, self.phase = samples, phase
+
+    def __getitem__(self, step: int) -> Batch:
+        return self.samples.batch(step, self.phase)
+
+
+def batches(samples: TrainingSamples, phase: Phase, first_step: int, workers: int) -> Iterator[Batch]:
+    """The batches of a phase from a step on, the same ones for any number of worker processes that prepare them."""
+    if workers == 0:
+        return (samples.batch(step, phase) for step in count(first_step))
+    steps = count(first_step)  # a sampler without an end
+    return iter(DataLoader(_Steps(samples, phase), batch_size=None, sampler=steps, num_workers=workers))
 
 
 def _measured(

@@ -21,7 +21,7 @@ from ..metrics import psnr
 from ..networks import Network, create_network
 from ..networks.diffmsr import DiffMSRStage1
 from ..weights import build_network, load_weights
-from .data import TrainingPair, TrainingSamples, find_pairs, read_sample
+from .data import TrainingPair, TrainingSamples, batches, find_pairs, read_sample
 from .objective import objective_for
 from .recipe import Phase, Recipe
 
@@ -41,6 +41,7 @@ def train(
     *,
     initial: Path | None = None,
     resume: bool = False,
+    workers: int = 0,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> Network:
     """Train a network and return it with its averaged (EMA) weights, on the CPU.
@@ -52,6 +53,7 @@ def train(
         initial: weights file to start from, of any scale of the same network; for the second stage of a network that
             has two, that of its first.
         resume: continue from the folder's checkpoint.
+        workers: processes that prepare batches beside the training; any number gives the same weights.
         cancelled: asked every step; True stops after a checkpoint.
     """
     run_folder.mkdir(parents=True, exist_ok=True)
@@ -80,7 +82,7 @@ def train(
     validation = find_pairs(data, "val", recipe.scale, recipe.degradation, network.multiple)
     validation = [pair for pair in validation if not pair.source.auxiliary] or validation
     logger.info("%d training pairs, %d validation pairs", len(samples.pairs), len(validation))
-    _run(fabric, recipe, state, samples, validation, run_folder, cancelled)
+    _run(fabric, recipe, state, samples, validation, run_folder, workers, cancelled)
     return averaged.cpu()
 
 
@@ -91,12 +93,14 @@ def _run(
     samples: TrainingSamples,
     validation: list[TrainingPair],
     run_folder: Path,
+    workers: int,
     cancelled: Callable[[], bool],
 ) -> None:
     model, averaged, optimizer = state["model"], state["averaged"], state["optimizer"]
     losses: list[dict[str, float]] = []
     started, before = time.monotonic(), state["seconds"]
     validate_at = [at for at in VALIDATE_AT if at > _progress(recipe, state)]
+    phase: Phase | None = None
     while True:
         state["seconds"] = before + time.monotonic() - started
         progress = _progress(recipe, state)
@@ -104,7 +108,10 @@ def _run(
             break
         for group in optimizer.param_groups:
             group["lr"] = recipe.learning_rate * _schedule(recipe, state["step"], progress)
-        terms = model(fabric.to_device(samples.batch(state["step"], _phase(recipe, progress))))
+        if phase != _phase(recipe, progress):
+            phase = _phase(recipe, progress)
+            coming = batches(samples, phase, state["step"], workers)
+        terms = model(fabric.to_device(next(coming)))
         fabric.backward(torch.stack(list(terms.values())).sum())
         fabric.clip_gradients(model, optimizer, max_norm=recipe.clip_norm, error_if_nonfinite=False)
         optimizer.step()
