@@ -11,6 +11,7 @@ from . import __version__
 from .cli_console import Console
 from .cli_evaluate import evaluate
 from .cli_models import Json, import_checkpoint, models_app
+from .cli_prepare import prepare
 from .cli_train import train
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ app = typer.Typer(
 app.add_typer(models_app, name="models")
 app.command("import-checkpoint")(import_checkpoint)
 app.command()(evaluate)
+app.command()(prepare)
 app.command()(train)
 
 Model = Annotated[str, typer.Option(help="Model; see `mcsr models list`.")]

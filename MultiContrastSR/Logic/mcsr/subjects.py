@@ -1,86 +1,93 @@
-"""HDF5 subject files: all contrasts of one session on one grid, in LPS order.
+"""Subjects to train and evaluate on: the one place that knows what lies in a folder.
 
-Each contrast is a dataset [k, j, i]; the file's attributes are `contrasts`, `affine` (index i, j, k to RAS mm),
-`split`, `subject` and `brain_slices` (first, last); a dataset's are `role` and, where resampled, `covered_slices`.
+HDF5 subject files, fastMRI, M4Raw, IXI and BraTS are recognised by what they consist of; each has a module of its own
+(`subjects_*.py`), which says how its folder must look.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
 from pathlib import Path
 
-import h5py
-import numpy as np
-
 from .errors import InputError
-from .volume import Volume
+from .subjects_hdf5 import find_subject_files, write_subject_file
+from .subjects_kspace import find_fastmri, find_m4raw
+from .subjects_nifti import find_brats, find_ixi
+from .subjects_session import SPLITS, Session, SubjectPair
 
-NATIVE_ROLE = "native samples"
+__all__ = ["Session", "SubjectPair", "find_subject_pairs", "prepare_subjects"]
+
+# The first that finds files of its kind is what the folder holds. HDF5 subject files come after those that are told by
+# their content or names, so that whatever else ends in .h5 is refused as a damaged subject file.
+_SOURCES: dict[str, Callable[[Path, str], list[Session] | None]] = {
+    "M4Raw session": find_m4raw,
+    "fastMRI pair": find_fastmri,
+    "HDF5 subject file": find_subject_files,
+    "IXI session": find_ixi,
+    "BraTS session": find_brats,
+}
 
 
-@dataclass(frozen=True)
-class SubjectPair:
-    """A target contrast with native samples and a reference contrast of the same session.
+def find_subject_pairs(
+    folder: Path, split: str, *, contrasts: Collection[str] = (), resampled_targets: bool = False
+) -> list[SubjectPair]:
+    """All pairs of contrasts of a folder's sessions that belong to a split.
 
     Args:
-        path: the file.
-        subject: who, to keep training and validation apart.
-        target: name of the dataset.
-        reference: name of the dataset.
-        slices: those with brain that the reference covers.
-        auxiliary: all contrasts of the file are native, that is, it was resampled at its source.
-    """
-
-    path: Path
-    subject: str
-    target: str
-    reference: str
-    slices: range
-    auxiliary: bool
-
-    @property
-    def key(self) -> str:
-        """For tables: session, target and reference."""
-        return f"{self.path.stem} {self.target}<-{self.reference}"
-
-    def read(self, contrast: str) -> Volume:
-        """One contrast of the pair on the pair's slices."""
-        with h5py.File(self.path) as file:
-            affine = np.array(file.attrs["affine"], dtype=np.float64)
-            array = file[contrast][()]
-        volume = Volume(array, affine, name=f"{self.path.stem}_{contrast}", source_dtype=str(array.dtype))
-        i, j, _ = volume.grid.shape_ijk
-        return volume.cropped((0, 0, self.slices.start), (i, j, len(self.slices)))
-
-
-def find_subject_pairs(folder: Path, split: str) -> list[SubjectPair]:
-    """All pairs of the HDF5 files of a folder that belong to a split.
+        folder: of one of the five kinds.
+        split: "train", "val" or "test".
+        contrasts: only these pairs, such as "T2<-T1"; all by default.
+        resampled_targets: also pairs whose target has no samples of its own on the session's grid.
 
     Raises:
-        InputError: when there is none.
+        InputError: when there is none, or something is missing or damaged.
     """
-    pairs = [pair for path in sorted(Path(folder).glob("*.h5")) for pair in _pairs(path, split)]
+    kind, sessions = _sessions(Path(folder), split)
+    pairs = [
+        SubjectPair(session, target, reference)
+        for session in sessions
+        for target in session.contrasts
+        if resampled_targets or target in session.native
+        for reference in session.contrasts
+        if reference != target and (not contrasts or f"{target}<-{reference}" in contrasts)
+    ]
     if not pairs:
-        raise InputError(f"{folder} holds no HDF5 subject file of split '{split}' with two contrasts.")
+        wanted = " or ".join(contrasts) or "two contrasts"
+        raise InputError(f"{folder} holds no {kind} of split '{split}' with {wanted}.")
     return pairs
 
 
-def _pairs(path: Path, split: str) -> list[SubjectPair]:
-    try:
-        with h5py.File(path) as file:
-            if file.attrs.get("split") != split:
-                return []
-            names = str(file.attrs["contrasts"]).split(",")
-            first, last = (int(n) for n in file.attrs["brain_slices"])
-            covered = {name: file[name].attrs.get("covered_slices", (first, last)) for name in names}
-            targets = [name for name in names if file[name].attrs["role"] == NATIVE_ROLE]
-            subject = str(file.attrs["subject"])
-    except (OSError, KeyError) as error:
-        raise InputError(f"{path.name} is not a whole HDF5 subject file; move it out of the folder.") from error
-    pairs = []
-    for target in targets:
-        for reference in names:
-            if reference != target:
-                slices = range(max(first, int(covered[reference][0])), min(last, int(covered[reference][1])) + 1)
-                pairs.append(SubjectPair(path, subject, target, reference, slices, len(targets) > 1))
-    return pairs
+def prepare_subjects(data: Path, folder: Path, *, started: Callable[[str], None] = lambda session: None) -> list[Path]:
+    """Write all sessions of a data set as HDF5 subject files, which are quick to read slice by slice.
+
+    Args:
+        data: of any kind.
+        folder: another one that exists; what is in it already is kept, so that an interrupted run can go on.
+        started: told the name of every session to be written.
+
+    Returns:
+        All subject files of the data set.
+    """
+    if folder.resolve() == data.resolve():
+        raise InputError(f"{folder} holds the data themselves; choose another folder for the subject files.")
+    files = []
+    for split in SPLITS:
+        for session in _sessions(data, split)[1]:
+            path = folder / f"{session.path.stem}.h5"
+            if not path.exists():
+                started(session.path.stem)
+                write_subject_file(session, split, folder)
+            files.append(path)
+    return files
+
+
+def _sessions(folder: Path, split: str) -> tuple[str, list[Session]]:
+    """What kind of sessions a folder holds, and those of a split."""
+    for kind, find in _SOURCES.items():
+        sessions = find(folder, split)
+        if sessions is not None:
+            return kind, sessions
+    raise InputError(
+        f"{folder} holds nothing to train or evaluate on; it should hold HDF5 subject files, or fastMRI, M4Raw, IXI or "
+        "BraTS as published."
+    )

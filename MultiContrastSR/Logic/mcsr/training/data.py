@@ -1,14 +1,13 @@
-"""Training samples from HDF5 subject files, read slice by slice; LPS order is display orientation already."""
+"""Training samples, read slice by slice in display orientation, degraded and augmented on the fly."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, groupby
 from pathlib import Path
 from typing import NamedTuple
 
-import h5py
 import numpy as np
 import torch
 from torch import Tensor
@@ -16,8 +15,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..canvas import Canvas, signal_canvas
 from ..degradation import degrade, upsample
+from ..errors import InputError
 from ..intensity import intensity_scale
-from ..subjects import SubjectPair, find_subject_pairs
+from ..subjects import Session, SubjectPair, find_subject_pairs
+from .augmentation import happens, misaligned, noisy, remapped, shifted, turned
 from .recipe import Phase, Recipe
 
 
@@ -40,19 +41,29 @@ class Sample:
     reference: np.ndarray
 
 
-def find_pairs(folder: Path, split: str, scale: int, degradation: str, multiple: int) -> list[TrainingPair]:
-    """All pairs of a split; reads every volume once for its scale and canvas."""
+def find_pairs(
+    folder: Path,
+    split: str,
+    scale: int,
+    degradation: str,
+    multiple: int,
+    *,
+    contrasts: Collection[str] = (),
+    resampled_targets: bool = False,
+) -> list[TrainingPair]:
+    """All pairs of a split (see `find_subject_pairs`); reads every volume once for its scale and canvas."""
+    found = find_subject_pairs(folder, split, contrasts=contrasts, resampled_targets=resampled_targets)
     pairs = []
-    for path, sources in groupby(find_subject_pairs(folder, split), key=lambda pair: pair.path):
-        pairs += _measured(path, list(sources), scale, degradation, multiple)
+    for session, sources in groupby(found, key=lambda pair: pair.session):
+        pairs += _measured(session, list(sources), scale, degradation, multiple)
     return pairs
 
 
 def read_sample(pair: TrainingPair, index: int, scale: int, degradation: str) -> Sample:
     """Slice `index` of a pair on its canvas, degraded and scaled as the engine does it."""
-    with h5py.File(pair.source.path) as file:
-        hr = _whole_multiple(file[pair.source.target][index][None], scale)
-        reference = _whole_multiple(file[pair.source.reference][index][None], scale)
+    source = pair.source
+    stored = source.session.read(slice(index, index + 1), source.target, source.reference)
+    hr, reference = (_whole_multiple(image, scale) for image in stored)
     lr = degrade(hr, (1, scale, scale), degradation) / pair.target_scale
     return Sample(
         pair.canvas.crop(lr),
@@ -61,8 +72,18 @@ def read_sample(pair: TrainingPair, index: int, scale: int, degradation: str) ->
     )
 
 
+def read_reference(pair: TrainingPair, index: int, scale: int) -> np.ndarray:
+    """The reference of `read_sample` alone."""
+    (stored,) = pair.source.session.read(slice(index, index + 1), pair.source.reference)
+    return pair.canvas.crop(_whole_multiple(stored, scale) / pair.reference_scale, scale)
+
+
 class Batch(NamedTuple):
-    """Targets (B, 1, h, w), truths and references (B, 1, H, W); which references show the same slice (B,)."""
+    """Targets (B, 1, h, w), truths and references (B, 1, H, W); which references lie on the target (B,).
+
+    A reference lies on the target when it is of the same slice and nowhere displaced by more than half a
+    low-resolution pixel along rows or columns.
+    """
 
     targets: Tensor
     truths: Tensor
@@ -71,19 +92,32 @@ class Batch(NamedTuple):
 
 
 class TrainingSamples:
-    """Draws training batches; batch n is a pure function of the seed and n, so that a run can resume anywhere."""
+    """Draws training samples, each a pure function of seed, step and its number: a run can resume anywhere.
 
-    def __init__(self, pairs: list[TrainingPair], recipe: Recipe, *, upsamples_first: bool = True) -> None:
-        self.pairs = pairs
+    Args:
+        pairs: where they come from.
+        recipe: what is done to them.
+        upsamples_first: the network brings the target to the fine grid before anything else (`Network`).
+        adds_to_sinc: the network takes the coarse target and adds its result to its sinc interpolation.
+    """
+
+    def __init__(
+        self, pairs: list[TrainingPair], recipe: Recipe, *, upsamples_first: bool = True, adds_to_sinc: bool = False
+    ) -> None:
+        self.pairs = [pair for pair in pairs if pair.source.native]
         self.recipe = recipe
         self.upsamples_first = upsamples_first
+        self.adds_to_sinc = adds_to_sinc
+        self.by_session: dict[Path, list[TrainingPair]] = {}
+        for pair in pairs:
+            self.by_session.setdefault(pair.source.path, []).append(pair)
         weights = np.array(
-            [len(p.source.slices) * (recipe.auxiliary_weight if p.source.auxiliary else 1.0) for p in pairs]
+            [len(p.source.slices) * (recipe.auxiliary_weight if p.source.auxiliary else 1.0) for p in self.pairs]
         )
         self.probabilities = weights / weights.sum()
 
-    def batch(self, step: int, phase: Phase) -> Batch:
-        """The samples of one step.
+    def batch(self, step: int, phase: Phase, numbers: Sequence[int] | None = None) -> Batch:
+        """The samples of one step, all `phase.batch` of them or those of the given numbers.
 
         Crops come from any pairs. Whole canvases of one step come from one pair, as others have other sizes. For a
         network that upsamples first, crops hold the target already upsampled on the whole canvas: sinc interpolation
@@ -91,86 +125,117 @@ class TrainingSamples:
         """
         shared = np.random.default_rng((self.recipe.seed, step))
         pair = None if phase.crop else self._pair(shared)
-        rngs = (np.random.default_rng((self.recipe.seed, step, n)) for n in range(phase.batch))
+        numbers = range(phase.batch) if numbers is None else numbers
+        rngs = (np.random.default_rng((self.recipe.seed, step, n)) for n in numbers)
         samples = [self._draw(rng, phase, pair or self._pair(rng)) for rng in rngs]
         *images, registered = zip(*samples, strict=True)
         targets, truths, references = (torch.from_numpy(np.stack(c).astype(np.float32)) for c in images)
         return Batch(targets, truths, references, torch.tensor(registered))
 
     def _pair(self, rng: np.random.Generator) -> TrainingPair:
-        return self.pairs[rng.choice(len(self.pairs), p=self.probabilities)]
+        pair = self.pairs[rng.choice(len(self.pairs), p=self.probabilities)]
+        if happens(self.recipe.augmentation.contrast_pairs, rng):
+            others = self.by_session[pair.source.path]
+            pair = others[rng.integers(len(others))]
+        return pair
 
     def _draw(
         self, rng: np.random.Generator, phase: Phase, pair: TrainingPair
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool]:
-        recipe, augmentation = self.recipe, self.recipe.augmentation
+        recipe, factors = self.recipe, (1, self.recipe.scale, self.recipe.scale)
         sample = read_sample(pair, int(rng.choice(pair.source.slices)), recipe.scale, recipe.degradation)
-        factors = (1, recipe.scale, recipe.scale)
-        upsampled = upsample(sample.target_lr, factors)
-        reference, registered = self._reference(rng, pair, sample, upsampled)
-        target, truth = sample.target_lr, sample.target_hr
+        target, truth = noisy(sample.target_lr, recipe.augmentation, rng), sample.target_hr
+        kind = rng.random()
+        if kind < recipe.augmentation.self_reference:
+            reference, displacement = upsample(target, factors), np.zeros((2, 1, 1))
+        else:
+            foreign = kind < recipe.augmentation.self_reference + recipe.augmentation.foreign_reference
+            reference, displacement = self._reference(rng, pair, sample.reference, foreign)
         if phase.crop:
             coarse, fine = _random_crop(rng, target.shape[1:], phase.crop, recipe.scale)
-            target = upsampled[fine] if self.upsamples_first else target[coarse]
+            upsampled = upsample(target, factors)[fine]
             truth, reference = truth[fine], reference[fine]
-        if rng.random() < augmentation.flip:
-            target, truth, reference = target[..., ::-1], truth[..., ::-1], reference[..., ::-1]
+            target = upsampled if self.upsamples_first else target[coarse]
+            if self.adds_to_sinc:
+                # Interpolating a crop rings at its rim. Let the truth ring along: what is to be added stays the same.
+                truth = truth + upsample(target, factors) - upsampled
+            displacement = displacement[fine] if displacement.shape[1] > 1 else displacement
+        registered = bool(np.abs(displacement).max() <= recipe.scale / 2)
+        target, truth, reference = turned((target, truth, reference), recipe.augmentation, rng)
         return target, truth, reference, registered
 
     def _reference(
-        self, rng: np.random.Generator, pair: TrainingPair, sample: Sample, upsampled: np.ndarray
-    ) -> tuple[np.ndarray, bool]:
+        self, rng: np.random.Generator, pair: TrainingPair, reference: np.ndarray, foreign: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The reference or a foreign one, changed at random, and how far it lies from the target (2, H, W)."""
         augmentation = self.recipe.augmentation
-        kind = rng.random()
-        if kind < augmentation.self_reference:
-            return upsampled, True
-        reference, registered = sample.reference, True
-        if kind < augmentation.self_reference + augmentation.foreign_reference:
-            registered = False
+        if foreign:
             others = [p for p in self.pairs if p.source.subject != pair.source.subject]
             other = others[rng.integers(len(others))] if others else pair
-            foreign = read_sample(
-                other, int(rng.choice(other.source.slices)), self.recipe.scale, self.recipe.degradation
-            )
-            reference = _fit(foreign.reference, reference.shape)
-        if rng.random() < augmentation.remap:
-            reference = np.clip(reference, 0, None) ** rng.uniform(0.6, 1.6)
-        if rng.random() < augmentation.shift:
-            reach = augmentation.shift_pixels
-            reference = np.roll(reference, rng.integers(-reach, reach + 1, 2), axis=(1, 2))
-        return reference, registered
+            image = read_reference(other, int(rng.choice(other.source.slices)), self.recipe.scale)
+            reference = _fit(image, reference.shape)
+        reference = remapped(reference, augmentation, rng)
+        reference, offset = shifted(reference, augmentation, rng)
+        reference, field = misaligned(reference, augmentation, rng)
+        return reference, np.full((2, 1, 1), np.inf) if foreign else offset + field
 
 
 class _Steps(Dataset):
-    """The batches of a phase by step, for worker processes."""
+    """What one process trains on, by step, for worker processes."""
 
-    def __init__(self, samples: TrainingSamples, phase: Phase) -> None:
+    def __init__(self, samples: TrainingSamples, phase: Phase, parts: int, mine: Sequence[int]) -> None:
         self.samples, self.phase = samples, phase
+        self.numbers = [range(part, phase.batch, parts) for part in mine]
 
-    def __getitem__(self, step: int) -> Batch:
-        return self.samples.batch(step, self.phase)
+    def __getitem__(self, step: int) -> list[Batch]:
+        return [self.samples.batch(step, self.phase, numbers) for numbers in self.numbers]
 
 
-def batches(samples: TrainingSamples, phase: Phase, first_step: int, workers: int) -> Iterator[Batch]:
-    """The batches of a phase from a step on, the same ones for any number of worker processes that prepare them."""
+def batches(
+    samples: TrainingSamples,
+    phase: Phase,
+    first_step: int,
+    workers: int,
+    parts: int = 1,
+    mine: Sequence[int] = (0,),
+) -> Iterator[list[Batch]]:
+    """The batches of a phase from a step on, the same ones for any number of worker processes that prepare them.
+
+    Args:
+        samples: where they are drawn from.
+        phase: its `batch` is what all parts together hold.
+        first_step: number of the first batch.
+        workers: processes that prepare batches ahead; 0 prepares them when they are asked for.
+        parts: into how many the batch is divided, over devices and accumulated gradients; part p holds the samples p,
+            p + parts, p + 2 parts, ...
+        mine: the parts wanted here.
+
+    Yields:
+        For every step one `Batch` per part in `mine`.
+
+    Raises:
+        InputError: when the batch cannot be divided into equal parts.
+    """
+    if phase.batch % parts:
+        raise InputError(f"A batch of {phase.batch} cannot be divided into {parts} equal parts; change one of the two.")
+    steps = _Steps(samples, phase, parts, mine)
     if workers == 0:
-        return (samples.batch(step, phase) for step in count(first_step))
-    steps = count(first_step)  # a sampler without an end
-    return iter(DataLoader(_Steps(samples, phase), batch_size=None, sampler=steps, num_workers=workers))
+        return (steps[step] for step in count(first_step))
+    return iter(DataLoader(steps, batch_size=None, sampler=count(first_step), num_workers=workers))
 
 
 def _measured(
-    path: Path, sources: list[SubjectPair], scale: int, degradation: str, multiple: int
+    session: Session, sources: list[SubjectPair], scale: int, degradation: str, multiple: int
 ) -> list[TrainingPair]:
-    with h5py.File(path) as file:
-        contrasts = {name for pair in sources for name in (pair.target, pair.reference)}
-        volumes = {name: _whole_multiple(file[name][()], scale) for name in sorted(contrasts)}
-    scales = {name: intensity_scale(volume, f"{path.name} {name}") for name, volume in volumes.items()}
+    names = sorted({name for pair in sources for name in (pair.target, pair.reference)})
+    stored = zip(names, session.read(slice(None), *names), strict=True)
+    volumes = {name: _whole_multiple(volume, scale) for name, volume in stored}
+    scales = {name: intensity_scale(volume, f"{session.path.name} {name}") for name, volume in volumes.items()}
     pairs = []
-    for pair in sources:
-        lr = degrade(volumes[pair.target], (1, scale, scale), degradation)
-        canvas = signal_canvas(lr, scale, multiple)
-        pairs.append(TrainingPair(pair, intensity_scale(lr), scales[pair.reference], canvas))
+    for target, of_target in groupby(sources, key=lambda pair: pair.target):
+        lr = degrade(volumes[target], (1, scale, scale), degradation)
+        target_scale, canvas = intensity_scale(lr), signal_canvas(lr, scale, multiple)
+        pairs += [TrainingPair(pair, target_scale, scales[pair.reference], canvas) for pair in of_target]
     return pairs
 
 
@@ -184,7 +249,12 @@ def _random_crop(
 ) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
     """The same square in low- and in high-resolution pixels, for arrays (1, rows, columns)."""
     side = side_hr // scale
-    row, column = (int(rng.integers(0, max(1, n - side + 1))) for n in shape_lr)
+    if min(shape_lr) < side:
+        raise InputError(
+            f"A crop of {side_hr} pixels does not fit a canvas of {' x '.join(str(n * scale) for n in shape_lr)}; "
+            "choose smaller crops."
+        )
+    row, column = (int(rng.integers(0, n - side + 1)) for n in shape_lr)
     coarse = (slice(None), slice(row, row + side), slice(column, column + side))
     fine = (slice(row * scale, (row + side) * scale), slice(column * scale, (column + side) * scale))
     return coarse, (slice(None), *fine)
