@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mcsr.evaluation import Row, evaluate
+from mcsr.evaluation import BASELINE, Case, Study, evaluate
 from mcsr.job import Settings
 from mcsr.weights import MANIFEST, load_weights, save_weights
 
@@ -27,9 +27,10 @@ def main() -> None:
     weights = load_weights(arguments.weights)
     architecture, scale = str(weights.metadata["architecture"]), int(weights.metadata["scale"])
     settings = Settings(weights=arguments.weights)
-    rows = list(evaluate(arguments.data, [architecture], [scale], sessions=sessions, settings=settings, started=print))
+    study = Study(arguments.data, [architecture], [scale], sessions=sessions, settings=settings)
+    cases = list(evaluate(study, progress=lambda event: print(f"\r{100 * event.fraction:.0f} %", end="", flush=True)))
     card = {key: value for key, value in weights.metadata.items() if key != "config"}
-    card["figures"] = figures(rows)
+    card["figures"] = figures(cases, architecture)
     name = f"{architecture}-x{scale}"
     sha256 = save_weights(MODELS / f"{name}.safetensors", weights.build(), card)
     enter(
@@ -45,26 +46,18 @@ def main() -> None:
             "figures": card["figures"],
         }
     )
-    print(f"{name}: {sha256}")
+    print(f"\n{name}: {sha256}")
 
 
-def figures(rows: list[Row]) -> dict[str, Any]:
+def figures(cases: list[Case], architecture: str) -> dict[str, Any]:
     """PSNR and SSIM by session and pair: of the model, of itself without reference, and of sinc."""
     found: dict[str, Any] = {}
-    pairs = [(row.session, row.target, row.reference) for row in rows if row.model == "sinc"]
-    for session, target, reference in pairs:
-        # Rows of one pair stand together: sinc, the model with the reference, the model with the target as its own.
-        start = next(
-            n for n, row in enumerate(rows) if (row.session, row.target, row.reference) == (session, target, reference)
-        )
-        sinc, model, alone = rows[start : start + 3]
-        found[f"{session} {target}<-{reference}"] = {
-            "psnr": model.psnr,
-            "psnr_self": alone.psnr,
-            "psnr_sinc": sinc.psnr,
-            "ssim": model.ssim,
-            "ssim_self": alone.ssim,
-            "ssim_sinc": sinc.ssim,
+    for case in cases:
+        sinc, model, alone = case.run(BASELINE), *(case.run(architecture, c) for c in ("true", "self"))
+        found[f"{case.session} {case.target}<-{case.reference}"] = {
+            f"{metric}{suffix}": round(run.mean(metric), digits)
+            for metric, digits in (("psnr", 3), ("ssim", 4))
+            for run, suffix in ((model, ""), (alone, "_self"), (sinc, "_sinc"))
         }
     return found
 

@@ -191,19 +191,6 @@ def test_the_figure_shows_the_plane_that_was_enhanced(plane: str) -> None:
     assert plane_name(result.sr.grid, panels.slice_axis) == plane
 
 
-def test_evaluate_says_what_is_wrong(tmp_path: Path) -> None:
-    (tmp_path / "junk.h5").write_bytes(b"no")
-    for arguments, sentence in (
-        (["--scales", "2,"], "not a list of numbers"),
-        (["-o", tmp_path / "nodir" / "x.csv"], "no .csv file in a folder that exists"),
-        (["-o", tmp_path / "notes.md"], "no .csv file"),
-        ([], "junk.h5 is not a whole HDF5 subject file"),
-    ):
-        result = run("evaluate", tmp_path, *arguments)
-        assert result.exit_code == 2, result.output
-        assert sentence in " ".join(result.output.split())
-
-
 def test_simulate_writes_the_low_resolution_volume(files: tuple[Path, Path, Path], tmp_path: Path) -> None:
     result = run("simulate", files[2], "-o", tmp_path / "low.nrrd", "--scale", 4)
     assert result.exit_code == 0, result.output

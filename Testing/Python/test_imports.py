@@ -29,9 +29,9 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
     frozenset({"geometry", "progress"}),
     frozenset({"volume"}),
-    frozenset({"itk", "intensity", "degradation", "canvas", "conventions", "checks", "subjects"}),
+    frozenset({"itk", "intensity", "degradation", "canvas", "conventions", "checks"}),
     frozenset({"networks", "resampling", "imageio", "container", "metrics"}),
-    frozenset({"weights", "checkpoints", "registration", "consistency", "inference"})
+    frozenset({"subjects", "weights", "checkpoints", "registration", "consistency", "inference"})
     | {"maps", "trust", "job", "report", "phantom"},
     frozenset({"pipeline", "outputs", "model_facts"}),
     frozenset({"demo", "evaluation"}),
@@ -46,6 +46,8 @@ ENGINE_PACKAGES = {"numpy", "SimpleITK", "torch", "h5py", "safetensors"}
 EXTRA_PACKAGES = {
     "cli": {"typer", "rich"},
     "report": {"matplotlib"},
+    "evaluation": {"matplotlib", "scipy"},
+    "metrics": {"torchmetrics"},
     "training": {"lightning", "tomli", "tomllib"},
 }
 SLICER_PACKAGES = {"slicer", "qt", "ctk", "vtk", "numpy"}

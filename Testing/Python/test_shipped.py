@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from pathlib import Path
 
 import pytest
-from mcsr.evaluation import Row, evaluate
+from mcsr.evaluation import Study, evaluate
 from mcsr.weights import MODEL_FOLDERS, load_weights, shipped_models
 
 SESSIONS = ("ms_p04_s1", "ms_p04_s1_flair")
@@ -38,25 +37,23 @@ def test_shipped_weights_are_whole_and_say_all(name: str) -> None:
 @pytest.mark.parametrize("name", ENTRIES)
 def test_shipped_weights_are_as_good_as_they_say(name: str, real_data: Path) -> None:
     """Through the whole pipeline: over sinc, over themselves without a reference, and as on the card."""
-    scale = ENTRIES[name]["scale"]
-    rows = list(evaluate(real_data, [ENTRIES[name]["architecture"]], [scale], sessions=SESSIONS))
-    by_method: dict[tuple[str, str], list[Row]] = defaultdict(list)
-    for row in rows:
-        method = "sinc" if row.model == "sinc" else ("self" if row.reference == "self" else "reference")
-        by_method[row.session, method].append(row)
-    for session in SESSIONS:
-        psnr, ssim = {}, {}
-        for method in ("reference", "self", "sinc"):
-            chosen = by_method[session, method]
-            assert len(chosen) == 2, "two references each"
-            psnr[method] = sum(row.psnr for row in chosen) / 2
-            ssim[method] = sum(row.ssim for row in chosen) / 2
-        assert psnr["reference"] > psnr["sinc"] + (1.5 if scale == 4 else 0)
-        assert psnr["reference"] > psnr["self"]
-        assert ssim["reference"] > max(ssim["sinc"], ssim["self"])
+    model, scale = ENTRIES[name]["architecture"], ENTRIES[name]["scale"]
+    cases = list(evaluate(Study(real_data, [model], [scale], sessions=SESSIONS)))
     figures = ENTRIES[name]["figures"]
-    for row in rows:
-        if row.model != "sinc" and row.reference != "self":
-            claimed = figures[f"{row.session} {row.target}<-{row.reference}"]
-            assert row.psnr == pytest.approx(claimed["psnr"], abs=0.05)
-            assert row.ssim == pytest.approx(claimed["ssim"], abs=0.002)
+    for session in SESSIONS:
+        chosen = [case for case in cases if case.session == session]
+        assert len(chosen) == 2, "two references each"
+        psnr, ssim = (
+            {
+                c: sum(case.run(m, c).mean(metric) for case in chosen) / 2
+                for m, c in ((model, "true"), (model, "self"), ("sinc", "none"))
+            }
+            for metric in ("psnr", "ssim")
+        )
+        assert psnr["true"] > psnr["none"] + (1.5 if scale == 4 else 0)
+        assert psnr["true"] > psnr["self"]
+        assert ssim["true"] > max(ssim["none"], ssim["self"])
+    for case in cases:
+        claimed = figures[f"{case.session} {case.target}<-{case.reference}"]
+        assert case.run(model, "true").mean("psnr") == pytest.approx(claimed["psnr"], abs=0.05)
+        assert case.run(model, "true").mean("ssim") == pytest.approx(claimed["ssim"], abs=0.002)

@@ -2,42 +2,104 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .cli_console import Console
 
+if TYPE_CHECKING:
+    from .evaluation import Case, Study
+
 
 def evaluate(
-    data: Annotated[Path, typer.Argument(help="Folder of HDF5 subject files.")],
-    models: Annotated[str, typer.Option(help="Comma-separated models.")] = "dcamsr-s",
+    data: Annotated[Path, typer.Argument(help="Folder of subjects.")],
+    models: Annotated[
+        str, typer.Option(help="Comma-separated models, or all: networks with weights, and baselines.")
+    ] = "dcamsr-s",
     scales: Annotated[str, typer.Option(help="Comma-separated scales.")] = "2,4",
-    split: Annotated[str, typer.Option(help="Which files, by their attribute.")] = "val",
+    conditions: Annotated[
+        str,
+        typer.Option(help="Comma-separated: true, self, foreign, misregistered (all: these four), registered."),
+    ] = "true,self",
+    protocol: Annotated[
+        str, typer.Option(help="Also as a paper measures: cd-dpe, daasr, hftn-sr, dcamsr or diffmsr.")
+    ] = "",
+    split: Annotated[str, typer.Option(help="Which subjects.")] = "val",
     sessions: Annotated[str, typer.Option(help="Only these sessions, comma-separated.")] = "",
+    limit_slices: Annotated[int, typer.Option(min=0, help="At most so many slices of a pair; 0 for all.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Also write the table to this csv file.")
+        Path | None, typer.Option("-o", "--output", help="New folder for tables, csv files and figures.")
     ] = None,
 ) -> None:
-    """Print PSNR and SSIM of models on HDF5 subject files, with the reference and with the target as its own."""
+    """Score models where the truth is known: with the right reference, without one, with a wrong or a moved one."""
     from .errors import InputError
-    from .evaluation import evaluate as run
-    from .evaluation import markdown_table, write_csv
-    from .imageio import check_output_path
+    from .evaluation import ALL_CONDITIONS, Study
+    from .evaluation_files import complete_folder
+    from .evaluation_protocols import protocol_named
+    from .job import Settings
+    from .metrics_lpips import find_lpips
 
     console = Console()
     with console.exit_on_error():
-        names = [name for name in models.split(",") if name]
-        factors = [int(scale) for scale in scales.split(",") if scale.strip().isdigit()]
+        factors = [int(scale) for scale in _names(scales) if scale.isdigit()]
         if not factors or len(factors) != len(scales.split(",")):
             raise InputError(f"--scales {scales} is not a list of numbers; give for example 2,4.")
+        lpips = find_lpips("cpu" if device == "auto" else device)
+        if isinstance(lpips, str):
+            console.warn(lpips)
+        study = Study(
+            data,
+            _names(models),
+            factors,
+            conditions=ALL_CONDITIONS if conditions == "all" else _names(conditions),
+            split=split,
+            sessions=_names(sessions),
+            protocol=protocol_named(protocol) if protocol else None,
+            limit_slices=limit_slices,
+            settings=Settings(device=device, seed=seed),
+            lpips=None if isinstance(lpips, str) else lpips,
+        )
+        with complete_folder(output) if output else nullcontext() as folder:
+            tables = _run(study, console, folder, protocol)
+        typer.echo(tables)
         if output:
-            if output.suffix != ".csv" or not output.parent.is_dir():
-                raise InputError(f"-o {output} is no .csv file in a folder that exists; give another name.")
-            check_output_path(output, list(data.glob("*.h5")))
-        wanted = [name for name in sessions.split(",") if name]
-        rows = list(run(data, names, factors, split=split, sessions=wanted, started=console.say))
-        typer.echo(markdown_table(rows))
-        if output:
-            write_csv(rows, output)
+            console.say(f"Wrote the results to {output}.")
+            if not find_spec("matplotlib"):
+                console.warn("No figures were made; for them, run: pip install matplotlib")
+
+
+def _run(study: Study, console: Console, folder: Path | None, protocol: str) -> str:
+    """All cases of a study, written into a folder as they come where there is one; returns the tables."""
+    from .evaluation import evaluate as run
+    from .evaluation_files import write_case, write_study
+    from .evaluation_statistics import compare_runs
+    from .evaluation_tables import markdown
+
+    cases: list[Case] = []
+    with console.progress() as progress:
+        for case in run(study, progress=progress, cancelled=console.cancelled):
+            if folder:
+                write_case(folder, case)
+            cases.append(case.without_pictures())
+    notes = list(dict.fromkeys(note for case in cases for note in case.notes))
+    for note in notes:
+        console.warn(note)
+    differences = []
+    if find_spec("scipy"):
+        differences = [d for metric in ("psnr", "ssim") for d in compare_runs(cases, metric, study.settings.seed)]
+    else:
+        console.warn("No paired tests were made; for them, run: pip install scipy")
+    tables = markdown(cases, differences, study.protocol, protocol)
+    if folder:
+        write_study(folder, cases, differences, "\n".join([tables, "", *(f"- {note}" for note in notes)]))
+    return tables
+
+
+def _names(words: str) -> list[str]:
+    return [name.strip() for name in words.split(",") if name.strip()]
