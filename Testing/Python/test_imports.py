@@ -26,7 +26,7 @@ LOGIC = MODULE_FOLDER / "Logic"
 # layers, and of its own as long as no cycle arises. "mcsr" is the package file itself: the version, free to all.
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"mcsr"}),
-    frozenset({"errors"}),
+    frozenset({"errors", "model_folders"}),
     frozenset({"geometry", "progress"}),
     frozenset({"volume"}),
     frozenset({"itk", "intensity", "degradation", "canvas", "conventions", "checks"}),
@@ -34,8 +34,8 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"subjects", "weights", "checkpoints", "registration", "consistency", "inference"})
     | {"maps", "trust", "job", "report", "phantom"},
     frozenset({"pipeline", "outputs", "model_facts"}),
-    frozenset({"demo", "evaluation"}),
-    frozenset({"cli", "training", "mcsr_slicer", "mcsr_worker", "MultiContrastSR"}),
+    frozenset({"demo", "evaluation", "worker"}),
+    frozenset({"cli", "training", "mcsr_slicer", "mcsr_worker", "mcsr_add_model", "MultiContrastSR"}),
 )
 LEVEL = {unit: level for level, units in enumerate(LAYERS) for unit in units}
 # Faces of the engine: nobody below may use them, and they do not use each other, but for these two.
@@ -48,9 +48,9 @@ EXTRA_PACKAGES = {
     "report": {"matplotlib"},
     "evaluation": {"matplotlib", "scipy"},
     "metrics": {"torchmetrics"},
-    "training": {"lightning", "tomli", "tomllib"},
+    "training": {"lightning", "monai", "tomli", "tomllib"},
 }
-SLICER_PACKAGES = {"slicer", "qt", "ctk", "vtk", "numpy"}
+SLICER_PACKAGES = {"slicer", "qt", "ctk", "vtk", "numpy", "pydicom", "SampleData", "PyTorchUtils"}
 FORBIDDEN_IN_SLICER = {"torch", "h5py", "safetensors"}
 
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
+from mcsr.errors import InputError
 from mcsr.networks import SROutput
 from mcsr.training.losses import (
     cd_dpe_loss,
     daasr_loss,
     data_consistency_loss,
     l1_loss,
+    loss_weights,
     matching_loss,
     mutual_information,
 )
+from mcsr.training.recipe import Recipe
 
 
 def _golden_images(size: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -36,12 +41,12 @@ def test_mutual_information_gives_clipped_values_no_gradient() -> None:
     assert (x.grad.flatten() != 0).tolist() == [False, True, True, False]
 
 
-def test_weights_of_the_terms() -> None:
-    """Images that are off by a known constant give the published weights back."""
+def test_terms_measure_what_they_say() -> None:
+    """Images that are off by a known constant give the constant back."""
     truth, reference = torch.full((1, 1, 8, 8), 0.5), torch.full((1, 1, 8, 8), 0.25)
     output = SROutput(truth + 0.1, aux={"structure": truth + 0.2, "texture": truth - 0.3})
     terms = daasr_loss(output, truth, reference)
-    assert {k: round(v.item(), 6) for k, v in terms.items()} == {"l1": 0.1, "structure": 0.02, "texture": 0.003}
+    assert {k: round(v.item(), 6) for k, v in terms.items()} == {"l1": 0.1, "structure": 0.2, "texture": 0.3}
     assert {k: round(v.item(), 6) for k, v in l1_loss(output, truth, reference).items()} == {"l1": 0.1}
     names = ("x_common", "x_unique", "y_common", "y_unique")
     maps = {name: torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(n)) for n, name in enumerate(names)}
@@ -52,20 +57,47 @@ def test_weights_of_the_terms() -> None:
     )
     assert terms["l1"].item() == pytest.approx(0.1)
     assert terms["target_consistency"].item() == pytest.approx(0.2)
-    assert terms["reference_consistency"].item() == pytest.approx(0.003)
-    assert terms["mutual_information"].item() == pytest.approx(0.1 * information.item())
+    assert terms["reference_consistency"].item() == pytest.approx(0.3)
+    assert terms["mutual_information"].item() == pytest.approx(information.item())
+
+
+@pytest.mark.parametrize(
+    ("network", "published"),
+    [
+        ("cd-dpe", {"l1": 1, "target_consistency": 1, "reference_consistency": 0.01, "mutual_information": 0.1}),
+        ("daasr-s", {"l1": 1, "structure": 0.1, "texture": 0.01}),
+        ("hftn-sr", {"l1": 1}),
+        ("dcamsr-s", {"l1": 1}),
+        ("diffmsr", {"l1": 1, "data_consistency": 0.001, "prior": 1}),
+    ],
+)
+def test_weights_are_those_of_the_papers(network: str, published: dict[str, float]) -> None:
+    assert loss_weights(_recipe(network)) == published
+
+
+def test_recipes_weigh_terms_anew() -> None:
+    recipe = dataclasses.replace(_recipe("daasr"), matching=0.2, loss={"perceptual": 1e-4, "texture": 0})
+    assert loss_weights(recipe) == {"l1": 1, "structure": 0.1, "perceptual": 1e-4, "matching": 0.2}
+    with pytest.raises(InputError, match="weighs matching; the terms of dcamsr are l1, adversarial"):
+        loss_weights(dataclasses.replace(_recipe("dcamsr"), matching=0.1))
+    with pytest.raises(InputError, match="weighs perceptual"):
+        loss_weights(dataclasses.replace(_recipe("cd-dpe"), loss={"perceptual": 1}))
+
+
+def _recipe(network: str) -> Recipe:
+    return Recipe("made-up", network, scale=4, learning_rate=1e-3, phases=(), steps=1)
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(16, 24), (20, 12)])
 def test_data_consistency_weighs_what_lies_outside_the_acquired_band(rows: int, columns: int) -> None:
-    """By Parseval it is 0.001 H W times the mean squared error of the image's part outside the band."""
+    """By Parseval it is H W times the mean squared error of the image's part outside the band."""
     truth = torch.zeros(2, 2, rows, columns)
     r, c = torch.arange(rows)[:, None], torch.arange(columns)[None]
     outside = 0.3 * torch.cos(2 * torch.pi * 5 * r / rows) * torch.ones(columns)  # line 5 of rows: beyond rows / 8
     within = 0.2 * torch.cos(2 * torch.pi * c / columns) * torch.ones(rows, 1)
     image = truth.clone()
     image[0, 0] = outside + within
-    expected = 0.001 * rows * columns * outside.square().sum() / truth.numel()
+    expected = rows * columns * outside.square().sum() / truth.numel()
     assert data_consistency_loss(image, truth, 4).item() == pytest.approx(expected.item(), rel=1e-5)
 
 

@@ -9,10 +9,12 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from mcsr.cli import app
 from mcsr.errors import InputError
 from mcsr.subjects import find_subject_pairs
 from mcsr.subjects_session import Splits, split_in_name
-from subject_files import write_brats, write_subject
+from subject_files import write_brats, write_ixi, write_subject
+from typer.testing import CliRunner
 
 
 def test_pairs_have_native_targets_and_the_slices_with_brain_in_both(tmp_path: Path) -> None:
@@ -108,3 +110,17 @@ def test_a_csv_of_splits_may_have_a_header_but_no_other_splits(tmp_path: Path) -
 )
 def test_names_of_lists_and_folders_tell_the_split(name: str, split: str | None) -> None:
     assert split_in_name(name) == split
+
+
+def test_prepare_on_the_command_line(tmp_path: Path) -> None:
+    (tmp_path / "ixi").mkdir()
+    write_ixi(tmp_path / "ixi", "IXI002-Guys-0828")
+    result = CliRunner().invoke(app, ["prepare", str(tmp_path / "ixi"), "-o", str(tmp_path / "out")])
+    assert result.exit_code == 0, result.output
+    files = sorted(tmp_path.joinpath("out").iterdir())
+    assert [file.suffix for file in files] == [".h5"]
+    assert f"{len(files)} subject files" in result.output
+    (tmp_path / "empty").mkdir()
+    refused = CliRunner().invoke(app, ["prepare", str(tmp_path / "empty"), "-o", str(tmp_path / "none")])
+    assert refused.exit_code == 2
+    assert "empty holds no" in " ".join(refused.output.split())

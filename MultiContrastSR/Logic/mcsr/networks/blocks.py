@@ -67,6 +67,15 @@ def upsample_slices(slices: Tensor, factor: int, mode: str) -> Tensor:
     raise ValueError(f"unknown upsampling '{mode}'; known are {', '.join(UPSAMPLINGS)}")
 
 
+def instance_norm(x: Tensor) -> Tensor:
+    """Every channel (B, C, H, W) with mean 0 and deviation 1, float32.
+
+    torch's own (2.13, CPU) returns a wrong gradient for a batch of one when it comes in channels_last order.
+    """
+    variance, mean = torch.var_mean(x.float(), dim=(2, 3), keepdim=True, unbiased=False)
+    return (x - mean) * (variance + 1e-5).rsqrt()
+
+
 def double(x: Tensor) -> Tensor:
     """(B, C, H, W) -> (B, C, 2 H, 2 W), linear."""
     return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ._map_spec import MapSpec
 from ._registry import Generators, Network, SROutput, register
-from .blocks import conv3, double, pad_to, residual_blocks, round_up, run, upsample_slices
+from .blocks import conv3, double, instance_norm, pad_to, residual_blocks, round_up, run, upsample_slices
 from .dcamsr_maps import LEVELS, attended_reference, attention_maps, map_specs
 
 
@@ -368,7 +368,7 @@ class SpatiallyAdaptiveModulation(nn.Module):
         variance = g.float().var(dim=(2, 3), keepdim=True)
         gamma = self.conv_gamma(shared) + (variance + self.eps).sqrt()
         beta = self.conv_beta(shared) + g.mean(dim=(2, 3), keepdim=True)
-        modulated = F.instance_norm(texture) * gamma + beta
+        modulated = instance_norm(texture) * gamma + beta
         if maps is not None:
             maps[f"gain_{name}"], maps[f"offset_{name}"] = (t.mean(dim=1, keepdim=True) for t in (gamma, beta))
             maps[f"modulated_{name}"] = modulated

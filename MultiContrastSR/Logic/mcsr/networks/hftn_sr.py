@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ._map_spec import MapSpec
 from ._registry import Generators, Network, SROutput, register
-from .blocks import conv3, full_precision, pad_to, round_up, upsample_slices
+from .blocks import conv3, full_precision, instance_norm, pad_to, round_up, upsample_slices
 from .hftn_sr_maps import map_specs, match_scores, matching_maps
 from .matching import best_matches, unit
 
@@ -341,7 +341,7 @@ class SCRFM(nn.Module):
             spread = pixels.var(dim=(2, 3), keepdim=True)
         gain = self.al(shared) + spread
         offset = self.be(shared) + pixels.mean(dim=(2, 3), keepdim=True)
-        adapted = gain * F.instance_norm(deep.float()) + offset
+        adapted = gain * instance_norm(deep) + offset
 
         difference = shallow - self.c2(F.relu(self.c1(adapted)))
         enlarged = F.interpolate(adapted, scale_factor=self.scale, mode="bilinear", align_corners=False)

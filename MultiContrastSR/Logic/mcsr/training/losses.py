@@ -8,18 +8,62 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..errors import InputError
 from ..networks import SROutput
+from .recipe import Recipe
 
 Loss = Callable[[SROutput, Tensor, Tensor], dict[str, Tensor]]
-"""From a forward pass, truths (B, 1, H, W) and references (B, 1, H, W) to weighted terms; their sum is minimised."""
+"""From a forward pass, truths (B, 1, H, W) and references (B, 1, H, W) to the terms of a loss, not weighted yet."""
+
+WEIGHTS: dict[str, dict[str, float]] = {
+    "cd-dpe": {
+        "l1": 1.0,
+        "target_consistency": 1.0,
+        "reference_consistency": 0.01,
+        "mutual_information": 0.1,
+        "load_balance": 0.0,
+    },
+    "daasr": {"l1": 1.0, "structure": 0.1, "texture": 0.01, "perceptual": 0.0, "matching": 0.0},
+    "hftn-sr": {"l1": 1.0, "matching": 0.0},
+    "dcamsr": {"l1": 1.0},
+    "diffmsr": {"l1": 1.0, "data_consistency": 0.001, "prior": 1.0},
+}
+"""The terms of each network and their weights where a recipe gives no others: those of the papers. What needs a
+backbone or is in no paper is off, as is the term "adversarial", which all networks have."""
 
 MI_BINS = 32
-CD_DPE_REFERENCE_WEIGHT = 0.01
-CD_DPE_INFORMATION_WEIGHT = 0.1
 MATCHING_TEMPERATURE = 0.1
-DIFFMSR_CONSISTENCY_WEIGHT = 0.001
-DAASR_STRUCTURE_WEIGHT = 0.1
-DAASR_TEXTURE_WEIGHT = 0.01
+
+
+def loss_weights(recipe: Recipe) -> dict[str, float]:
+    """The weight of every term that a recipe trains with; those of weight 0 are left out.
+
+    Raises:
+        InputError: when the recipe weighs a term that its network does not have.
+    """
+    known = WEIGHTS.get(_family(recipe.network), {"l1": 1.0}) | {"adversarial": 0.0}
+    if recipe.stage == 1:
+        known.pop("prior", None)  # which the first stage makes and the second one learns to estimate
+    ours = {"load_balance": recipe.load_balance, "matching": recipe.matching}
+    asked = {name: weight for name, weight in ours.items() if weight} | recipe.loss
+    unknown = sorted(set(asked) - set(known))
+    if unknown:
+        raise InputError(
+            f"{recipe.name} weighs {', '.join(unknown)}; the terms of {recipe.network} are {', '.join(known)}."
+        )
+    return {name: weight for name, weight in (known | asked).items() if weight}
+
+
+def loss_for(network: str) -> Loss:
+    """The loss of a registered network or of its slim form, L1 for all that have none of their own.
+
+    That of DiffMSR depends on the stage (`objective`).
+    """
+    return LOSSES.get(_family(network), l1_loss)
+
+
+def _family(network: str) -> str:
+    return network.removesuffix("-s")
 
 
 def l1_loss(output: SROutput, truth: Tensor, reference: Tensor) -> dict[str, Tensor]:
@@ -36,22 +80,25 @@ def cd_dpe_loss(output: SROutput, truth: Tensor, reference: Tensor) -> dict[str,
     return {
         "l1": F.l1_loss(output.sr.float(), truth),
         "target_consistency": F.l1_loss(maps["x_rec"], truth),
-        "reference_consistency": CD_DPE_REFERENCE_WEIGHT * F.l1_loss(maps["y_rec"], reference),
-        "mutual_information": CD_DPE_INFORMATION_WEIGHT * information,
+        "reference_consistency": F.l1_loss(maps["y_rec"], reference),
+        "mutual_information": information,
     }
 
 
 def daasr_loss(output: SROutput, truth: Tensor, reference: Tensor) -> dict[str, Tensor]:
-    """Three levels: result, structure and texture image (Eq. 12-14; spec 4), no perceptual or adversarial terms."""
+    """Three levels: result, structure and texture image (Eq. 12-14; spec 4); `perceptual` has the term on features."""
     return {
         "l1": F.l1_loss(output.sr.float(), truth),
-        "structure": DAASR_STRUCTURE_WEIGHT * F.l1_loss(output.aux["structure"].float(), truth),
-        "texture": DAASR_TEXTURE_WEIGHT * F.l1_loss(output.aux["texture"].float(), truth),
+        "structure": F.l1_loss(output.aux["structure"].float(), truth),
+        "texture": F.l1_loss(output.aux["texture"].float(), truth),
     }
 
 
+LOSSES: dict[str, Loss] = {"cd-dpe": cd_dpe_loss, "daasr": daasr_loss}
+
+
 def data_consistency_loss(image: Tensor, truth: Tensor, scale: int) -> Tensor:
-    """DiffMSR, spec section 4: 0.001 times the mean squared error of unnormalised k-space outside the acquired band.
+    """DiffMSR, spec section 4: mean squared error of unnormalised k-space outside the acquired band.
 
     Args:
         image: result (B, 2, H, W), real and imaginary part.
@@ -64,7 +111,7 @@ def data_consistency_loss(image: Tensor, truth: Tensor, scale: int) -> Tensor:
     rows, columns = (slice(n // 2 - n // scale // 2, n // 2 - n // scale // 2 + n // scale) for n in outside.shape)
     outside[rows, columns] = 0
     # The mean is over both parts of every sample, as published.
-    return DIFFMSR_CONSISTENCY_WEIGHT * (torch.view_as_real(spectrum) * outside[..., None]).square().mean()
+    return (torch.view_as_real(spectrum) * outside[..., None]).square().mean()
 
 
 def prior_loss(output: SROutput, prior: Tensor) -> Tensor:
@@ -92,9 +139,6 @@ def _soft_bins(values: Tensor) -> Tensor:
     return weights / weights.sum(dim=-1, keepdim=True)
 
 
-LOSSES: dict[str, Loss] = {"cd-dpe": cd_dpe_loss, "daasr": daasr_loss}
-
-
 def matching_loss(output: SROutput, registered: Tensor) -> Tensor:
     """DAASR and HFTN-SR, not in their papers: a token's best match is the one at its own place.
 
@@ -115,11 +159,3 @@ def matching_loss(output: SROutput, registered: Tensor) -> Tensor:
     logits = torch.einsum("bgnd,bgmd->bmgn", queries, keys) / MATCHING_TEMPERATURE
     own_place = torch.arange(keys.shape[2], device=keys.device)
     return F.cross_entropy(logits, own_place.expand(len(logits), logits.shape[2], -1))
-
-
-def loss_for(network: str) -> Loss:
-    """The loss of a registered network or of its slim form, L1 for all that have none of their own.
-
-    That of DiffMSR depends on the stage (`objective`).
-    """
-    return LOSSES.get(network.removesuffix("-s"), l1_loss)

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
 from ..networks import Network, SROutput
 from ..networks.diffmsr import DiffMSR, DiffMSRStage1
 from .data import Batch
-from .losses import data_consistency_loss, l1_loss, loss_for, matching_loss, prior_loss
+from .losses import data_consistency_loss, l1_loss, loss_for, loss_weights, matching_loss, prior_loss
+from .perceptual import VGGFeatures
 from .recipe import Recipe
+
+
+class Scored(NamedTuple):
+    """The weighted terms of a batch, whose sum is minimised, and the images (B, 1, H, W) they are of."""
+
+    terms: dict[str, Tensor]
+    images: Tensor
 
 
 class Objective(nn.Module):
@@ -17,34 +29,43 @@ class Objective(nn.Module):
 
     Args:
         network: whose forward pass and `aux` the loss reads.
-        recipe: chooses the loss and the weights of its optional terms.
+        recipe: chooses the loss and the weights of its terms.
+        backbone: file of the perceptual term's VGG-19, see `VGGFeatures`.
     """
 
-    def __init__(self, network: Network, recipe: Recipe) -> None:
+    def __init__(self, network: Network, recipe: Recipe, backbone: Path | None = None) -> None:
         super().__init__()
         self.network = network
-        self.recipe = recipe
         self.loss = loss_for(recipe.network)
+        self.weights = loss_weights(recipe)
+        self.perceptual = VGGFeatures(backbone) if "perceptual" in self.weights else None
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """The weighted terms of a batch, whose sum is minimised."""
+    def forward(self, batch: Batch) -> Scored:
+        """Run the network on a batch and compare."""
+        output, terms = self.compare(batch)
+        return Scored({name: self.weights[name] * t for name, t in terms.items() if name in self.weights}, output.sr)
+
+    def compare(self, batch: Batch) -> tuple[SROutput, dict[str, Tensor]]:
+        """The network's output and the terms of the loss, not weighted yet."""
         output = self.network(batch.targets, batch.references)
         terms = self.loss(output, batch.truths, batch.references)
-        if self.recipe.load_balance:
+        if self.perceptual is not None:
+            terms["perceptual"] = self.perceptual.distance(output.aux["texture"], batch.truths)
+        if "load_balance" in self.weights:
             # CD-DPE's published code computes it and drops it; without it one expert takes all.
-            terms["load_balance"] = self.recipe.load_balance * output.aux["load_balance"]
-        if self.recipe.matching:
-            terms["matching"] = self.recipe.matching * matching_loss(output, batch.registered)
-        return terms
+            terms["load_balance"] = output.aux["load_balance"]
+        if "matching" in self.weights:
+            terms["matching"] = matching_loss(output, batch.registered)
+        return output, terms
 
 
 class PriorStageObjective(Objective):
     """DiffMSR, stage 1: the prior is read off the truth (spec section 4)."""
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """See `Objective.forward`."""
+    def compare(self, batch: Batch) -> tuple[SROutput, dict[str, Tensor]]:
+        """See `Objective.compare`."""
         output = self.network(batch.targets, batch.references, batch.truths)
-        return _image_terms(output, batch.truths, self.network.config.scale)
+        return output, _image_terms(output, batch.truths, self.network.config.scale)
 
 
 class DiffusionStageObjective(Objective):
@@ -67,17 +88,20 @@ class DiffusionStageObjective(Objective):
         self.teacher.eval()
         return self
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """See `Objective.forward`."""
+    def compare(self, batch: Batch) -> tuple[SROutput, dict[str, Tensor]]:
+        """See `Objective.compare`; the diffusion starts from torch's global random numbers."""
         prior = self.teacher.encode_prior(batch.targets, batch.truths).detach()
-        output = self.network(batch.targets, batch.references, prior=prior)
-        return _image_terms(output, batch.truths, self.network.config.scale) | {"prior": prior_loss(output, prior)}
+        output = self.network(batch.targets, batch.references, prior=prior, generator=torch.random.default_generator)
+        terms = _image_terms(output, batch.truths, self.network.config.scale)
+        return output, terms | {"prior": prior_loss(output, prior)}
 
 
-def objective_for(recipe: Recipe, network: Network, initial: Network | None) -> Objective:
+def objective_for(
+    recipe: Recipe, network: Network, initial: Network | None = None, backbone: Path | None = None
+) -> Objective:
     """The objective that a recipe asks for; `initial` gives stage 2 of DiffMSR its stage 1."""
     if recipe.stage is None:
-        return Objective(network, recipe)
+        return Objective(network, recipe, backbone)
     if isinstance(network, DiffMSRStage1):
         return PriorStageObjective(network, recipe)
     if not isinstance(network, DiffMSR):
@@ -88,10 +112,8 @@ def objective_for(recipe: Recipe, network: Network, initial: Network | None) -> 
 
 
 def _image_terms(output: SROutput, truths: Tensor, scale: int) -> dict[str, Tensor]:
-    image = output.aux["complex"].float()
-    return l1_loss(SROutput(image), _as_complex(truths), truths) | {
-        "data_consistency": data_consistency_loss(image, _as_complex(truths), scale)
-    }
+    image, truth = output.aux["complex"].float(), _as_complex(truths)
+    return l1_loss(SROutput(image), truth, truths) | {"data_consistency": data_consistency_loss(image, truth, scale)}
 
 
 def _as_complex(truths: Tensor) -> Tensor:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
+from statistics import mode
 from typing import Any
-
-import h5py
-import numpy as np
 
 from .. import __version__
 from ..canvas import MARGIN_HR
 from ..degradation import degradation_named
 from ..intensity import SCALE_PERCENTILE
 from ..networks import Network
-from ..subjects import SubjectPair, find_subject_pairs
+from ..subjects import find_subject_pairs
 from ..weights import save_weights
 from .recipe import Recipe
 
@@ -29,9 +27,10 @@ def export_weights(network: Network, recipe: Recipe, data: Path, path: Path) -> 
 
 def weights_card(network: Network, recipe: Recipe, data: Path) -> dict[str, Any]:
     """What the weights say of themselves, from the recipe and the attributes of the data."""
-    pairs = find_subject_pairs(data, "train")
+    pairs = find_subject_pairs(data, "train", contrasts=recipe.contrasts)
     contrasts = sorted({(pair.target, pair.reference) for pair in pairs})
-    spacings, sources = zip(*(_spacing_and_source(pair) for pair in pairs), strict=True)
+    spacings = [pair.spacing_mm for pair in pairs]
+    sources = {f"{citation} ({licence})" for citation, licence in (pair.session.origin for pair in pairs)}
     return {
         "architecture": recipe.network,
         "scale": recipe.scale,
@@ -40,22 +39,15 @@ def weights_card(network: Network, recipe: Recipe, data: Path) -> dict[str, Any]
         "intensity": f"divided by the {SCALE_PERCENTILE} percentile of the foreground, target (LR) and reference each",
         "canvas": {"kind": "signal", "margin_hr": MARGIN_HR, "multiple": network.multiple},
         "contrasts": [f"{target}<-{reference}" for target, reference in contrasts],
-        "plane": "axial",  # what subject files hold: slices in LPS order
+        "plane": mode(pair.plane for pair in pairs),
         "spacing_mm": [round(float(min(spacings)), 3), round(float(max(spacings)), 3)],
-        "data": sorted(set(sources)),
+        "data": sorted(sources),
         "licence": LICENCE,
         "recipe": recipe.name,
         "git_revision": _git_revision(),
         "version": __version__,
         **({} if recipe.stage is None else {"stage": recipe.stage}),
     }
-
-
-def _spacing_and_source(pair: SubjectPair) -> tuple[float, str]:
-    """In-plane spacing on the high-resolution grid, mm, and where the data come from."""
-    with h5py.File(pair.path) as file:
-        spacing = float(np.max(file.attrs["spacing"][:2]))
-        return spacing, f"{file.attrs.get('citation', 'no citation given')} ({file.attrs.get('licence', 'unknown')})"
 
 
 def _git_revision() -> str:
