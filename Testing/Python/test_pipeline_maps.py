@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from grids import SOME_ORDERS, order_id
-from mcsr import pipeline
+from mcsr import pipeline_inputs
 from mcsr.container import read_container
 from mcsr.degradation import upsample
 from mcsr.errors import DeviceError, InputError
@@ -111,7 +111,7 @@ def test_tables_that_are_too_large_are_left_out_and_said(settings: Settings, vol
 def test_more_maps_than_memory_holds_are_refused_before_the_work(
     settings: Settings, volumes: tuple[Volume, Volume], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "_MOST_MAPS_GB", 1e-5)
+    monkeypatch.setattr(pipeline_inputs, "_MOST_MAPS_GB", 1e-5)
     with pytest.raises(InputError, match=r"3 maps of this volume take .* name fewer of them"):
         enhance(*volumes, settings)
     enhance(*volumes, dataclasses.replace(settings, maps="channel_attention_lv1"))

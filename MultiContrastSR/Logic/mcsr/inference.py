@@ -170,7 +170,7 @@ def run_slices(
             try:
                 values = _run_batch(compute, lr[chosen], ref[chosen], seeds[chosen], plan, scale, unmixed)
             except RuntimeError as error:
-                if not _is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
                 smaller = _smaller(plan, scale)
                 if smaller.tile != plan.tile:
@@ -265,10 +265,11 @@ def _works(device: str) -> bool:
         return False
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out on some device."""
     # The CPU allocator has no exception of its own, only its words.
     words = str(error).lower()
-    return isinstance(error, torch.cuda.OutOfMemoryError) or any(
+    return isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or any(
         phrase in words for phrase in ("out of memory", "not enough memory", "can't allocate memory")
     )
 

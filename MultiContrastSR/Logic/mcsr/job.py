@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +23,8 @@ from .networks import Network
 from .registration import Registration
 from .volume import Volume
 from .weights import Weights
+
+Thing = TypeVar("Thing")
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,58 @@ class Result:
     tables: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class DrawnMaps:
+    """Maps without the result that they are of; see `Result`."""
+
+    maps: Mapping[str, Volume]
+    tables: Mapping[str, np.ndarray]
+    slice_axis: int
+    provenance: Mapping[str, Any]
+    warnings: tuple[str, ...]
+
+
+class Memory:
+    """What jobs leave for the next one in the same process: the last thing of each kind.
+
+    A thing is known by all that it was made from, so a recalled one is the one that would be made.
+    """
+
+    def __init__(self) -> None:
+        self._things: dict[str, tuple[str, Any]] = {}
+        self.recalled: list[str] = []
+        """Kinds that the job at hand did not have to make."""
+
+    def known(self, kind: str, made_from: Sequence[Any]) -> Any:
+        """The thing that was made from this, or None."""
+        return self._known(kind, _digest(made_from))
+
+    def recall(self, kind: str, made_from: Sequence[Any], make: Callable[[], Thing]) -> Thing:
+        """The thing that was made from this, now if it is not known."""
+        digest = _digest(made_from)
+        thing = self._known(kind, digest)
+        if thing is None:
+            self._things.pop(kind, None)  # the computer's memory may not hold two
+            thing = make()
+            self._things[kind] = (digest, thing)
+        return thing
+
+    def _known(self, kind: str, digest: str) -> Any:
+        known, thing = self._things.get(kind, ("", None))
+        if known != digest:
+            return None
+        self.recalled.append(kind)
+        return thing
+
+    def leave_gpu(self) -> None:
+        """Give back the memory of a GPU while nothing is done; the next job takes it again."""
+        _, network = self._things.get("network", ("", None))
+        if network is not None:
+            network.to("cpu")
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
 @dataclass
 class Job:
     """What the steps of `enhance` share and find out.
@@ -85,9 +140,10 @@ class Job:
         network: with weights.
         card: what the weights say of themselves.
         weights: None for baselines.
+        memory: what earlier jobs left.
+        reference_to_target: of the user, see `enhance`.
         views: the maps that were asked for.
-        lit: the slices (K,) that hold signal: the network runs on these.
-        slices: what the network was given of them, scaled: target (k, h, w) and reference (k, H, W).
+        drawn: those of them that are there.
     """
 
     settings: Settings
@@ -98,9 +154,10 @@ class Job:
     network: Network
     card: Mapping[str, Any]
     weights: Weights | None
+    memory: Memory
+    reference_to_target: np.ndarray | None = None
     views: Sequence[MapView] = ()
-    lit: np.ndarray | None = None
-    slices: tuple[np.ndarray, np.ndarray] | None = None
+    drawn: Sequence[MapView] = ()
     registration: Registration | None = None
     plan: Plan | None = None
     consistency: dict[str, Any] = field(default_factory=lambda: {"applied": False})
@@ -112,12 +169,6 @@ class Job:
     def hr_grid(self) -> Grid:
         """The result's grid, in display orientation."""
         return refine_grid(self.target.grid, self.factors_kji[::-1])
-
-    @property
-    def seeds(self) -> list[int]:
-        """One for each lit slice, by its place in the volume."""
-        assert self.lit is not None
-        return [self.settings.seed + int(number) for number in np.flatnonzero(self.lit)]
 
     def provenance(self) -> dict[str, Any]:
         """Everything needed to repeat the job, json-serialisable; of the patient only the names the user gave."""
@@ -132,9 +183,10 @@ class Job:
             "plan": self.plan and asdict(self.plan),
             "registration": self.registration and _registration_record(self.registration),
             "consistency": self.consistency,
-            "maps": {view.name: view.as_dict() for view in self.views},
+            "maps": {view.name: view.as_dict() for view in self.drawn},
             "scores": {method: asdict(score) for method, score in self.scores.items()},
-            "seconds": self.seconds,
+            "seconds": dict(self.seconds),
+            "recalled": list(self.memory.recalled),
             "warnings": list(self.warnings),
             "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
         }
@@ -150,3 +202,18 @@ def _registration_record(registration: Registration) -> dict[str, Any]:
         "gradient_correlation_after": after if np.isfinite(after) else None,
         "message": registration.message,
     }
+
+
+def _digest(made_from: Sequence[Any]) -> str:
+    """Of volumes and arrays by their voxels, of all else by what it looks like."""
+    digest = hashlib.blake2b(digest_size=16)
+    for thing in made_from:
+        if isinstance(thing, Volume):
+            digest.update(thing.ijk_to_ras.tobytes())
+            thing = thing.array_kji
+        if isinstance(thing, np.ndarray):
+            digest.update(f"{thing.shape} {thing.dtype}".encode())
+            digest.update(np.ascontiguousarray(thing).data)
+        else:
+            digest.update(repr(thing).encode())
+    return digest.hexdigest()

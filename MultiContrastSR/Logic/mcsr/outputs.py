@@ -12,9 +12,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from .container import write_container
-from .errors import OutputError
+from .errors import Cancelled, OutputError
 from .imageio import prepare_output_folder, write_volume
 from .job import Result
+from .progress import CancelQuery, never_cancelled
 from .report import Panels, write_figure
 from .report_maps import write_maps_figure
 from .volume import Volume
@@ -46,7 +47,12 @@ def output_folder(folder: Path, inputs: Iterable[Path], outputs: Iterable[str] =
         raise
 
 
-def write_result(result: Result, folder: Path, extra: Mapping[str, Volume] | None = None) -> list[Path]:
+def write_result(
+    result: Result,
+    folder: Path,
+    extra: Mapping[str, Volume] | None = None,
+    cancelled: CancelQuery = never_cancelled,
+) -> list[Path]:
     """Write sr, residual, maps/, container, report and figures into an existing folder.
 
     Everything is written beside it first and moved when complete; a failure leaves the folder as it was. Volumes are
@@ -56,19 +62,24 @@ def write_result(result: Result, folder: Path, extra: Mapping[str, Volume] | Non
         result: of a job.
         folder: to write to.
         extra: more volumes by file name without extension.
+        cancelled: asked when all is written, before it appears in the folder.
 
     Returns:
         The files written; the figure is left out where matplotlib is not installed.
 
     Raises:
         OutputError: when the folder cannot be written or the disk is full.
+        Cancelled: when asked for.
     """
     try:
-        staging = Path(tempfile.mkdtemp(prefix=".mcsr-", dir=folder))
+        # Named after the process: who ends it can tell what it left.
+        staging = Path(tempfile.mkdtemp(prefix=f".mcsr-{os.getpid()}-", dir=folder))
     except OSError as error:
         raise OutputError(f"Cannot write to {folder} ({error.strerror}); choose another folder with -o.") from error
     try:
         _write_all(result, {"sr": result.sr, "residual": result.residual, **(extra or {})}, staging)
+        if cancelled():
+            raise Cancelled("Cancelled; nothing was written.")
         earlier = _files_of_earlier_job(folder)
         written = []
         for file in sorted(path for path in staging.rglob("*") if path.is_file()):

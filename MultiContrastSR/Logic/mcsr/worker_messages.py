@@ -1,0 +1,369 @@
+"""What the panel and the worker say to each other: events as lines, requests and parts as json beside arrays.
+
+Standard library only: both sides load it. All that is read is checked, since other programs can write to a folder for
+temporary files: nothing is followed out of a job's folder, and what is odd is refused with a sentence.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, TypeGuard
+
+from .errors import InputError
+
+FORMAT = 1
+PREFIX = "@mcsr "
+"""Begins a line that is an event; every other line is log text."""
+
+EVENTS = ("ready", "accepted", "progress", "part", "done", "cancelled", "error", "idle", "stopping")
+KINDS = ("enhance", "maps")
+PARTS = ("result", "scores", "maps")
+ROLES = ("sr", "interpolated", "residual", "error", "registered_reference", "simulated_target", "map")
+
+INBOX = "inbox"
+"""A file here, named like a job, says that the job's folder is complete."""
+
+JOBS = "jobs"
+REQUEST_FILE = "request.json"
+CANCEL_FLAG = "cancel"
+STOP_FLAG = "stop"
+
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_ARRAY_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,120}\.npy")
+_PART_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,120}\.json")
+_MOST_JSON_BYTES = 8 << 20
+_LONGEST_NAME = 400
+_LARGEST = 1e30
+
+Matrix = tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
+class ArrayFile:
+    """A volume of a request.
+
+    Args:
+        file: name of the .npy file (k, j, i) in the job's folder.
+        ijk_to_ras: 4 x 4, mm.
+        name: what the user calls it.
+    """
+
+    file: str
+    ijk_to_ras: Matrix
+    name: str
+
+
+@dataclass(frozen=True)
+class Request:
+    """A job, as request.json tells it.
+
+    Args:
+        id: name of the job's folder.
+        kind: "enhance"; "maps" for maps alone, of the job that the same volumes and settings describe.
+        target: low resolution, or with `simulate` high resolution.
+        reference: None: the interpolated target is its own.
+        ground_truth: of the target, for scores.
+        reference_to_target_ras: where the reference lies (RAS mm to RAS mm); None: it is registered as settings say.
+        simulate: degrade the target first; it is then the ground truth.
+        settings: fields of `mcsr.job.Settings`; those left out have their defaults.
+        output_folder: where result.h5 and so on go for the user; None: nowhere.
+        input_files: what the volumes were loaded from, which no output may overwrite.
+    """
+
+    id: str
+    kind: str
+    target: ArrayFile
+    reference: ArrayFile | None = None
+    ground_truth: ArrayFile | None = None
+    reference_to_target_ras: Matrix | None = None
+    simulate: bool = False
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    output_folder: str | None = None
+    input_files: Sequence[str] = ()
+
+    def to_json(self) -> str:
+        """For request.json."""
+        return json.dumps({"format": FORMAT, **asdict(self)}, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Request:
+        """Checked.
+
+        Raises:
+            InputError: naming the entry that is missing or odd.
+        """
+        record = _Record(text, "The request")
+        return cls(
+            id=record.matching("id", _ID),
+            kind=record.one_of("kind", KINDS),
+            target=_array_file(record.inner("target")),
+            reference=_array_file_or_none(record, "reference"),
+            ground_truth=_array_file_or_none(record, "ground_truth"),
+            reference_to_target_ras=record.matrix("reference_to_target_ras", optional=True),
+            simulate=record.of_type("simulate", bool, False),
+            settings=record.of_type("settings", dict, {}),
+            output_folder=record.of_type("output_folder", (str, type(None)), None),
+            input_files=tuple(record.strings("input_files")),
+        )
+
+
+@dataclass(frozen=True)
+class PartVolume:
+    """A volume of a part; see `mcsr.networks.MapSpec` for kind, colours and limits.
+
+    Args:
+        role: one of `ROLES`.
+        name: of the map, or of the volume as the engine names it; unique in a part.
+        title: a few words for a list.
+        meaning: one sentence for a caption.
+        unit: of the values, empty where they have none.
+        family: heading under which a list shows it.
+        kind: "image", "labels", "features" or "displacement".
+        colours: "grey", "sequential", "diverging" (about 0), "wheel" or "labels".
+        limits: natural range of the values; None at a side where the data decide.
+        file: .npy (k, j, i) in the job's folder.
+        ijk_to_ras: 4 x 4, mm.
+    """
+
+    role: str
+    name: str
+    title: str
+    meaning: str
+    unit: str
+    family: str
+    kind: str
+    colours: str
+    limits: tuple[float | None, float | None]
+    file: str
+    ijk_to_ras: Matrix
+
+
+@dataclass(frozen=True)
+class PartTable:
+    """A table: columns of equal length by name; None where there is no value."""
+
+    name: str
+    title: str
+    columns: Mapping[str, Sequence[Any]]
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a job hands over at one moment.
+
+    Args:
+        name: one of `PARTS`.
+        volumes: of the part.
+        tables: of the part.
+        report: the provenance, as in report.json.
+        warnings: sentences for the user, all of the job so far.
+    """
+
+    name: str
+    volumes: Sequence[PartVolume] = ()
+    tables: Sequence[PartTable] = ()
+    report: Mapping[str, Any] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
+
+    def to_json(self) -> str:
+        """For the part's file."""
+        return json.dumps({"format": FORMAT, **asdict(self)}, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Part:
+        """Checked.
+
+        Raises:
+            InputError: naming the entry that is missing or odd.
+        """
+        record = _Record(text, "The result")
+        return cls(
+            name=record.one_of("name", PARTS),
+            volumes=tuple(_part_volume(inner) for inner in record.inners("volumes")),
+            tables=tuple(_part_table(inner) for inner in record.inners("tables")),
+            report=record.of_type("report", dict, {}),
+            warnings=tuple(record.strings("warnings")),
+        )
+
+
+def event_line(event: str, **fields: Any) -> str:
+    """An event as one line of ASCII, without its newline."""
+    if event not in EVENTS:
+        raise ValueError(f"unknown event '{event}'")
+    return PREFIX + json.dumps({"event": event, **fields}, allow_nan=False)
+
+
+def read_event(line: str) -> dict[str, Any] | None:
+    """The event that a line tells, or None where it is log text."""
+    if not line.startswith(PREFIX):
+        return None
+    try:
+        record = json.loads(line[len(PREFIX) :])
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) and record.get("event") in EVENTS else None
+
+
+def is_job_id(name: str) -> bool:
+    """Whether a file in the inbox can be a job's."""
+    return _ID.fullmatch(name) is not None and name != STOP_FLAG
+
+
+def check_part_file(name: Any) -> str:
+    """The name of a part's file, which an event tells.
+
+    Raises:
+        InputError: where it is no plain name.
+    """
+    if not isinstance(name, str) or not _PART_FILE.fullmatch(name):
+        raise InputError("The worker named a file that cannot be a part of the result; restart Slicer.")
+    return name
+
+
+def open_plain(folder: Path, name: str) -> BinaryIO:
+    """Open a file of a folder for reading: a regular file right there, no link, no pipe.
+
+    Raises:
+        InputError: where it is missing or something else.
+    """
+    path = folder / name
+    try:
+        is_folder, is_file = stat.S_ISDIR(folder.lstat().st_mode), stat.S_ISREG(path.lstat().st_mode)
+    except OSError as error:
+        raise InputError(f"The file {name} of the job is missing ({error.strerror}); start the job again.") from error
+    if not (is_folder and is_file and Path(name).name == name):
+        raise InputError(f"The file {name} of the job is no plain file, so it was not read; start the job again.")
+    try:
+        # Between the look above and here a link could have taken its place.
+        return os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)), "rb")
+    except OSError as error:
+        raise InputError(f"The file {name} of the job cannot be read ({error.strerror}); start it again.") from error
+
+
+def read_text(folder: Path, name: str) -> str:
+    """A json file of a job, not parsed yet; refused (`InputError`) where it is no plain file, too large, no UTF-8."""
+    with open_plain(folder, name) as file:
+        content = file.read(_MOST_JSON_BYTES + 1)
+    if len(content) > _MOST_JSON_BYTES:
+        raise InputError(f"The file {name} of the job is too large for what it should hold; start the job again.")
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"The file {name} of the job is damaged; start the job again.") from error
+
+
+class _Record:
+    """A json object whose entries are checked as they are taken out."""
+
+    def __init__(self, text: str, what: str) -> None:
+        try:
+            record = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{what} is no json; start the job again.") from error
+        self._take(record, what)
+        if self.entries.get("format") != FORMAT:
+            raise InputError(f"{what} has another format than {FORMAT}; restart Slicer.")
+
+    def _take(self, record: Any, what: str) -> None:
+        if not isinstance(record, dict):
+            raise InputError(f"{what} is no json object; start the job again.")
+        self.entries, self.what = record, what
+
+    def inner(self, key: str) -> _Record:
+        return self._of(self.entries.get(key), f"{self.what}: {key}")
+
+    def inners(self, key: str) -> list[_Record]:
+        return [self._of(entry, f"{self.what}: {key}") for entry in self.of_type(key, list, [])]
+
+    def _of(self, entry: Any, what: str) -> _Record:
+        record = _Record.__new__(_Record)
+        record._take(entry, what)
+        return record
+
+    def of_type(self, key: str, kind: type | tuple[type, ...], default: Any) -> Any:
+        value = self.entries.get(key, default)
+        if not isinstance(value, kind):
+            raise self.odd(key)
+        return value
+
+    def words(self, key: str) -> str:
+        """A text that is there and not longer than names are."""
+        value = self.entries.get(key)
+        if not isinstance(value, str) or len(value) > _LONGEST_NAME:
+            raise self.odd(key)
+        return value
+
+    def strings(self, key: str) -> list[str]:
+        values = self.of_type(key, list, [])
+        if not all(isinstance(value, str) for value in values):
+            raise self.odd(key)
+        return list(values)
+
+    def matching(self, key: str, pattern: re.Pattern[str]) -> str:
+        value = self.entries.get(key)
+        if not isinstance(value, str) or not pattern.fullmatch(value):
+            raise self.odd(key)
+        return value
+
+    def one_of(self, key: str, known: Sequence[str]) -> str:
+        value = self.entries.get(key)
+        if not isinstance(value, str) or value not in known:
+            raise self.odd(key)
+        return value
+
+    def matrix(self, key: str, *, optional: bool = False) -> Any:
+        value = self.entries.get(key)
+        if value is None and optional:
+            return None
+        if not (_is_list_of(value, 4) and all(_is_list_of(row, 4) and all(map(_is_number, row)) for row in value)):
+            raise self.odd(key)
+        return tuple(tuple(float(number) for number in row) for row in value)
+
+    def limits(self, key: str) -> tuple[float | None, float | None]:
+        value = self.entries.get(key)
+        if not (_is_list_of(value, 2) and all(v is None or _is_number(v) for v in value)):
+            raise self.odd(key)
+        return value[0], value[1]
+
+    def odd(self, key: str) -> InputError:
+        return InputError(f"{self.what} has no usable '{key}'; start the job again.")
+
+
+def _is_list_of(value: Any, count: int) -> TypeGuard[list[Any]]:
+    return isinstance(value, list) and len(value) == count
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LARGEST
+
+
+def _array_file(record: _Record) -> ArrayFile:
+    return ArrayFile(record.matching("file", _ARRAY_FILE), record.matrix("ijk_to_ras"), record.words("name"))
+
+
+def _array_file_or_none(record: _Record, key: str) -> ArrayFile | None:
+    return None if record.entries.get(key) is None else _array_file(record.inner(key))
+
+
+def _part_volume(record: _Record) -> PartVolume:
+    return PartVolume(
+        role=record.one_of("role", ROLES),
+        **{key: record.words(key) for key in ("name", "title", "unit", "family", "kind", "colours")},
+        meaning=record.of_type("meaning", str, ""),
+        limits=record.limits("limits"),
+        file=record.matching("file", _ARRAY_FILE),
+        ijk_to_ras=record.matrix("ijk_to_ras"),
+    )
+
+
+def _part_table(record: _Record) -> PartTable:
+    columns = record.of_type("columns", dict, {})
+    if not all(isinstance(column, list) for column in columns.values()) or len({len(c) for c in columns.values()}) > 1:
+        raise record.odd("columns")
+    return PartTable(record.words("name"), record.words("title"), columns)
