@@ -12,7 +12,7 @@ version_of() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/de
 is_supported() { case "$(version_of "$1")" in 3.10 | 3.11 | 3.12 | 3.13) ;; *) return 1 ;; esac; }
 makes_venvs() { "$1" -c 'import ensurepip, venv' 2>/dev/null; }
 
-# Install one Debian or Ubuntu package, if that is allowed without asking anyone.
+# Install Debian or Ubuntu packages, if that is allowed without asking anyone.
 apt_install() {
     command -v apt-get >/dev/null || return 1
     as_root=
@@ -20,8 +20,8 @@ apt_install() {
         sudo -n true 2>/dev/null || return 1
         as_root=sudo
     fi
-    say "Installing the system package $1 ..."
-    $as_root apt-get update -qq >&2 && $as_root apt-get install -y -qq --no-install-recommends "$1" >&2
+    say "Installing the system package $* ..."
+    $as_root apt-get update -qq >&2 && $as_root apt-get install -y -qq --no-install-recommends "$@" >&2
 }
 
 # Print an interpreter that is in range and can make virtual environments.
@@ -59,6 +59,24 @@ is_installed() {
     done
 }
 
+# The tests of the Slicer module draw with Qt and VTK, whose wheels leave these to the system. Without them, and where
+# they cannot be installed, those tests are skipped with that reason.
+DRAWING_LIBRARIES="libEGL.so.1 libEGL_mesa.so.0 libGL.so.1 libX11.so.6 libxkbcommon.so.0 libfontconfig.so.1 libdbus-1.so.3"
+DRAWING_PACKAGES="libegl1 libegl-mesa0 libgl1 libgl1-mesa-dri libx11-6 libxkbcommon0 libfontconfig1 libfreetype6
+    libdbus-1-3 libglib2.0-0 fonts-dejavu-core"
+install_drawing_libraries() {
+    PATH=$PATH:/usr/sbin:/sbin # where it lies, though users seldom look there
+    command -v ldconfig >/dev/null || return 0
+    known=$(ldconfig -p)
+    for library in $DRAWING_LIBRARIES; do
+        case "$known" in *"$library"*) ;; *)
+            # shellcheck disable=SC2086
+            apt_install $DRAWING_PACKAGES || say "Without $library the tests that draw are skipped."
+            return ;;
+        esac
+    done
+}
+
 lists=$(cat pyproject.toml constraints.txt | cksum)
 if ! venv_is_usable; then
     python=$(find_python)
@@ -73,3 +91,4 @@ if ! is_installed "$@"; then
         fail "The installation did not finish; see pip's message above (network? disk space?), then run this again."
     printf '%s\n' "$PWD" "$lists" "$*" >.venv/installed
 fi
+case " $* " in *" test "*) install_drawing_libraries ;; esac
