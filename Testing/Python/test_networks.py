@@ -16,7 +16,7 @@ import pytest
 import torch
 from mcsr.errors import InputError
 from mcsr.networks import MapSpec, Network, create_network, network_class, network_names
-from mcsr.networks.blocks import UPSAMPLINGS, full_precision, instance_norm, upsample_slices
+from mcsr.networks.blocks import UPSAMPLINGS, full_precision, upsample_slices
 from mcsr.networks.matching import best_matches, unit
 from mcsr.weights import load_weights, save_weights
 
