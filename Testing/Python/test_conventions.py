@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from grids import SOME_ORDERS, oblique_grid, order_id
-from mcsr import pipeline
+from mcsr import pipeline_inputs
 from mcsr.canvas import Canvas, native_canvas
 from mcsr.conventions import Conventions, corner_samples, given_slices
 from mcsr.degradation import degrade
@@ -64,7 +64,7 @@ class CornerNetwork(Stub):
 def _use(monkeypatch: pytest.MonkeyPatch, network: Network, **card: Any) -> None:
     """Let the pipeline find this network."""
     full = {"plane": "axial", "degradation": "kspace", **card}
-    monkeypatch.setattr(pipeline, "_load", lambda settings: (network, full, None))
+    monkeypatch.setattr(pipeline_inputs, "_load", lambda settings, memory: (network, full, None))
 
 
 def _shift_in_voxels(moved: np.ndarray, fixed: np.ndarray) -> np.ndarray:
@@ -226,7 +226,7 @@ def test_an_unknown_convention_asks_for_an_update() -> None:
 
 def test_the_stage_of_a_training_that_needs_the_truth_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     card = {"architecture": "diffmsr", "scale": 2, "stage": 1, "degradation": "kspace", "plane": "axial"}
-    monkeypatch.setattr(pipeline, "find_weights", lambda *_: Weights(Path("first.safetensors"), "", card))
+    monkeypatch.setattr(pipeline_inputs, "find_weights", lambda *_: Weights(Path("first.safetensors"), "", card))
     grid = oblique_grid((48, 56, 3))
     with pytest.raises(WeightsError, match=r"first\.safetensors is .* which needs the high-resolution truth"):
         enhance(simulate(scene("T2", grid), 2)[0], scene("T1", grid), Settings("diffmsr", 2))

@@ -170,7 +170,7 @@ def test_the_truth_of_a_crop_rings_along_where_the_network_interpolates_it(data:
     )
     assert torch.equal(ringing.targets, coarse.targets)
     inside = upsample(coarse.targets[:, 0].numpy(), (1, 2, 2))
-    torch.testing.assert_close(ringing.truths[:, 0] - inside, (fine.truths - fine.targets)[:, 0])
+    torch.testing.assert_close(ringing.truths[:, 0] - torch.from_numpy(inside), (fine.truths - fine.targets)[:, 0])
     assert (ringing.truths - coarse.truths).abs().max() > 0.01
 
 
