@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from grids import oblique_grid
-from mcsr.evaluation_noise import noise_ceiling, noise_density
+from mcsr.evaluation_noise import noise_ceiling
+from mcsr.noise import noise_density
 from scenes import scene
 
 SIGMA = 3.0

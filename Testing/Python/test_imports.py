@@ -32,7 +32,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"itk", "intensity", "degradation", "canvas", "conventions", "checks"}),
     frozenset({"networks", "resampling", "imageio", "container", "metrics"}),
     frozenset({"subjects", "weights", "checkpoints", "registration", "consistency", "inference"})
-    | {"maps", "trust", "job", "report", "phantom"},
+    | {"maps", "noise", "trust", "job", "report", "phantom"},
     frozenset({"pipeline", "outputs", "model_facts"}),
     frozenset({"demo", "evaluation", "worker"}),
     frozenset({"cli", "training", "mcsr_slicer", "mcsr_worker", "mcsr_add_model", "MultiContrastSR"}),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from grids import ALL_ORDERS, SOME_ORDERS, oblique_grid, order_id
-from mcsr import pipeline
+from mcsr import pipeline_steps
 from mcsr.degradation import crop_to_multiple, degrade
 from mcsr.errors import Cancelled, DeviceError, GeometryError, InputError, McsrError, WeightsError
 from mcsr.geometry import AxisOrder, Grid, moved_grid, refine_grid, same_space
@@ -153,14 +153,14 @@ def test_where_half_the_field_is_not_covered_the_target_stands_in(untrained_x2: 
     target, _ = simulate(truth, 2)
     half = scene("T1", truth.grid).cropped((0, 0, 0), (24, 56, 8))
     seen: list[np.ndarray] = []
-    original = pipeline.enhance_slices
+    original = pipeline_steps.enhance_slices
 
     def spy(network: object, lr: np.ndarray, reference: np.ndarray, *rest: object, **more: object) -> object:
         seen.append(reference)
         return original(network, lr, reference, *rest, **more)  # type: ignore[arg-type]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline, "enhance_slices", spy)
+        patch.setattr(pipeline_steps, "enhance_slices", spy)
         result = enhance(target, half, _settings(untrained_x2))
     interpolated = result.interpolated.array_kji / intensity_scale(target.array_kji)
     np.testing.assert_allclose(np.maximum(seen[0][:, :, 26:], 0), interpolated[:, :, 26:], atol=1e-4)

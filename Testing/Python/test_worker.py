@@ -101,7 +101,7 @@ def test_maps_later_are_those_of_the_result_and_nothing_is_enhanced_again(
 ) -> None:
     request = network_request(untrained_x2, settings={"maps": MAPS})
     worker.do(request, "a")
-    monkeypatch.setattr("mcsr.pipeline.enhance_slices", None)
+    monkeypatch.setattr("mcsr.pipeline_steps.enhance_slices", None)
     maps = dataclasses.replace(request, kind="maps")
     assert named(worker.do(maps, "b")) == ["maps", "done"]
     cold = WorkerHere(worker.folder.parent / "cold")
@@ -111,6 +111,31 @@ def test_maps_later_are_those_of_the_result_and_nothing_is_enhanced_again(
     np.testing.assert_array_equal(anew["texture_lv2"], first["texture_lv2"])
     none = dataclasses.replace(maps, settings={**maps.settings, "maps": "none"})
     assert "No maps were asked for" in cold.do(none, "c")[-1]["message"]
+
+
+def test_maps_of_a_point_come_alone_and_go_into_no_folder(
+    worker: WorkerHere, tmp_path: Path, untrained_x2: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = network_request(untrained_x2, settings={"maps": "all"})
+    result = expected(request, maps="none")
+    inside = tuple(result.sr.grid.to_ras((22, 30, 4)))
+    monkeypatch.setattr("mcsr.pipeline_steps.enhance_slices", None)
+    point = dataclasses.replace(request, kind="maps", pointRas=inside, outputFolder=str(tmp_path / "out"))
+    assert named(worker.do(point)) == ["maps", "done"]
+    part = worker.part("maps")
+    assert [volume.name for volume in part.volumes] == [f"attended_reference_lv{n}" for n in (1, 2, 3)]
+    assert {(volume.role, volume.family) for volume in part.volumes} == {("point_map", "Attention of a point")}
+    assert part.report["point_ras"] == pytest.approx(inside)
+    for volume in part.volumes:
+        np.testing.assert_array_equal(np.array(volume.ijk_to_ras), result.sr.ijk_to_ras)
+        assert np.flatnonzero(worker.array(volume).any(axis=(1, 2))).tolist() == [4]
+    assert not (tmp_path / "out").exists()
+    assert worker.do(point, "b")[-1]["recalled"] == ["network", "slices"]
+    outside = dataclasses.replace(point, pointRas=(1000.0, 0.0, 0.0))
+    (error,) = worker.do(outside, "c")
+    assert (error["code"], error["message"]) == ("input", "The point lies outside the result; choose one inside.")
+    without = dataclasses.replace(point, settings={**request.settings, "model": "sinc", "weights": None})
+    assert "no maps of one pixel" in worker.do(without, "d")[-1]["message"]
 
 
 def test_a_simulated_job_is_scored_against_what_it_came_from(worker: WorkerHere) -> None:
@@ -250,7 +275,7 @@ def test_failures_have_a_code_a_sentence_and_details_without_the_patient(
     event = failing(OSError(errno.ENOSPC, "No space left on device"))
     assert event["code"] == "disk"
     assert "free some space" in event["message"]
-    event = failing(ZeroDivisionError("SMITH^JOHN in /home/doctor/study/t2.nii"))
+    event = failing(ZeroDivisionError("SMITH^JOHN in /data/doctor/study/t2.nii"))
     assert event["code"] == "internal"
     assert "ZeroDivisionError: <target> in .../t2.nii" in event["details"]
     assert "worker_jobs.py:" in event["details"]

@@ -38,7 +38,7 @@ REQUEST = Request(
     reference_to_target_ras=MATRIX,
     simulate=True,
     settings={"model": "sinc", "scale": 2},
-    output_folder="/tmp/out",
+    output_folder="/data/out",
     input_files=("/data/a.nii",),
 )
 PART = Part(
@@ -52,7 +52,8 @@ PART = Part(
 
 def test_what_is_written_comes_back() -> None:
     assert Request.from_json(REQUEST.to_json()) == REQUEST
-    assert Request.from_json(Request("x", "maps", TARGET).to_json()) == Request("x", "maps", TARGET)
+    for request in (Request("x", "maps", TARGET), Request("x", "maps", TARGET, point_ras=(1.5, -2.0, 3.0))):
+        assert Request.from_json(request.to_json()) == request
     assert Part.from_json(PART.to_json()) == PART
 
 
@@ -72,6 +73,9 @@ def test_what_is_written_comes_back() -> None:
         ({"input_files": ["a", 1]}, "'input_files'"),
         ({"reference_to_target_ras": [[1, 0], [0, 1]]}, "'reference_to_target_ras'"),
         ({"reference_to_target_ras": [[10**400] * 4] * 4}, "'reference_to_target_ras'"),
+        ({"kind": "maps", "point_ras": [1, 2]}, "'point_ras'"),
+        ({"kind": "maps", "point_ras": [1, 2, None]}, "'point_ras'"),
+        ({"kind": "enhance", "point_ras": [1, 2, 3]}, "'point_ras'"),
         ({"target.file": "../secret.npy"}, "'file'"),
         ({"target.file": "a/b.npy"}, "'file'"),
         ({"target.file": "a\\b.npy"}, "'file'"),

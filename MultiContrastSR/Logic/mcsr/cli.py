@@ -12,6 +12,7 @@ from .cli_console import Console
 from .cli_evaluate import evaluate
 from .cli_models import Json, import_checkpoint, models_app
 from .cli_prepare import prepare
+from .cli_reliability import reliability
 from .cli_train import train
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ app.add_typer(models_app, name="models")
 app.command("import-checkpoint")(import_checkpoint)
 app.command()(evaluate)
 app.command()(prepare)
+app.command()(reliability)
 app.command()(train)
 
 Model = Annotated[str, typer.Option(help="Model; see `mcsr models list`.")]
@@ -65,6 +67,10 @@ def enhance(
     maps: Annotated[
         str, typer.Option(help="Maps of the model: none, all, or a list such as texture_lv1,texture_lv1.pc1.")
     ] = "none",
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Also trust maps: expected error, influence of the reference, ... (slower).")
+    ] = False,
+    fallback: Annotated[bool, typer.Option(help="Where the reference does not fit, the target helps itself.")] = True,
     ground_truth: Annotated[Path | None, typer.Option(help="Original high-resolution target, for scores.")] = None,
     seed: Seed = 0,
     json_lines: Json = False,
@@ -79,7 +85,19 @@ def enhance(
     console = Console(json_lines)
     with console.exit_on_error():
         settings = Settings(
-            model, scale, weights, plane, registration, device, precision, consistency, maps, seed, force
+            model,
+            scale,
+            weights,
+            plane,
+            registration,
+            device,
+            precision,
+            consistency,
+            maps,
+            trust,
+            fallback,
+            seed,
+            force,
         )
         inputs = [path for path in (target, reference, ground_truth) if path is not None]
         volumes = {path: read_volume(path) for path in inputs}
@@ -167,6 +185,8 @@ def _tell(console: Console, result: Result, files: list[Path], folder: Path) -> 
         console.emit("result", files=[str(file) for file in files], report=result.provenance)
         return
     console.say(result.provenance["registration"]["message"])
+    for sentence in result.provenance["summary"]:
+        console.say(sentence)
     for method, score in result.scores.items():
         label = {"result": "Result", "interpolated": "Interpolation (sinc)"}[method]
         console.say(f"{label}: PSNR {score.psnr:.2f} dB, SSIM {score.ssim:.3f} against the truth.")

@@ -76,6 +76,22 @@ def models_show(
                 typer.echo(_figures_table(weights["id"], weights["card"]["figures"]))
 
 
+@models_app.command("figures")
+def models_figures(json_lines: Json = False) -> None:
+    """Compare the figures that the weights' cards hold, in one table."""
+    from .weights import added_models, load_weights, shipped_models
+
+    console = Console(json_lines)
+    with console.exit_on_error():
+        cards = {entry["id"]: load_weights(entry["path"]).metadata for entry in [*shipped_models(), *added_models()]}
+        figures = {name: card["figures"] for name, card in cards.items() if card.get("figures")}
+        if json_lines:
+            for name, found in figures.items():
+                console.emit("figures", weights=name, figures=found)
+            return
+        typer.echo(_summary_table(figures))
+
+
 @models_app.command("add")
 def models_add(
     file: Annotated[Path, typer.Argument(help="Weights file (.safetensors), trained or imported.")],
@@ -161,6 +177,20 @@ def _maps_table(maps: dict[str, dict[str, Any]]) -> Table:
         mark = " (of one pixel)" if spec["of_point"] else " (table)" if spec["kind"] == "table" else ""
         table.add_row(name, spec["family"], escape(f"{spec['title']}{mark}: {spec['meaning']}"), escape(spec["unit"]))
     return table
+
+
+def _summary_table(figures: dict[str, dict[str, dict[str, float]]]) -> str:
+    """A markdown row for each weights file: PSNR and gain by pair, then means over the pairs."""
+    pairs = list(dict.fromkeys(pair for found in figures.values() for pair in found))
+    columns = ["weights", *pairs, "mean over sinc", "over no reference", "SSIM", "no reference", "sinc"]
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    for name, found in figures.items():
+        cells = [f"{f['psnr']:.2f} ({f['psnr'] - f['psnr_sinc']:+.2f})" if (f := found.get(p)) else "-" for p in pairs]
+        mean = {key: sum(f[key] for f in found.values()) / len(found) for key in next(iter(found.values()))}
+        cells += [f"{mean['psnr'] - mean[key]:+.2f}" for key in ("psnr_sinc", "psnr_self")]
+        cells += [f"{mean[key]:.3f}" for key in ("ssim", "ssim_self", "ssim_sinc")]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def _figures_table(name: str, figures: dict[str, dict[str, float]]) -> str:

@@ -21,6 +21,7 @@ from .maps import MapView
 from .metrics import Scores
 from .networks import Network
 from .registration import Registration
+from .trust_fit import ReferenceFit
 from .volume import Volume
 from .weights import Weights
 
@@ -29,7 +30,12 @@ Thing = TypeVar("Thing")
 
 @dataclass(frozen=True)
 class Settings:
-    """What the user chose; the names are those of the command line's options."""
+    """What the user chose; the names are those of the command line's options.
+
+    Args:
+        trust: also draw the trust maps, see `trust.SPECS`.
+        fallback: where the reference does not fit the target, the target helps itself.
+    """
 
     model: str = "dcamsr-s"
     scale: int = 4
@@ -40,6 +46,8 @@ class Settings:
     precision: str = "auto"
     consistency: bool = True
     maps: str = "none"
+    trust: bool = False
+    fallback: bool = True
     seed: int = 0
     force: bool = False
 
@@ -142,8 +150,9 @@ class Job:
         weights: None for baselines.
         memory: what earlier jobs left.
         reference_to_target: of the user, see `enhance`.
-        views: the maps that were asked for.
-        drawn: those of them that are there.
+        views: the maps of the network that were asked for.
+        drawn: those maps, of the network and of trust, that are there.
+        summary: what was checked, in three sentences.
     """
 
     settings: Settings
@@ -160,7 +169,9 @@ class Job:
     drawn: Sequence[MapView] = ()
     registration: Registration | None = None
     plan: Plan | None = None
+    fit: ReferenceFit | None = None
     consistency: dict[str, Any] = field(default_factory=lambda: {"applied": False})
+    summary: Sequence[str] = ()
     scores: dict[str, Scores] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
@@ -182,8 +193,11 @@ class Job:
             "weights_sha256": self.weights.sha256 if self.weights else None,
             "plan": self.plan and asdict(self.plan),
             "registration": self.registration and _registration_record(self.registration),
+            "reference_fit": self.fit and self.fit.as_dict(),
             "consistency": self.consistency,
+            "summary": list(self.summary),
             "maps": {view.name: view.as_dict() for view in self.drawn},
+            "point_maps": [key for key, spec in self.network.map_specs().items() if spec.of_point],
             "scores": {method: asdict(score) for method, score in self.scores.items()},
             "seconds": dict(self.seconds),
             "recalled": list(self.memory.recalled),

@@ -130,7 +130,15 @@ def choose_views(network: Network, names: str) -> list[MapView]:
         return []
     if names == "all":
         return default_views(network)
-    known = {key: spec for key, spec in network.map_specs().items() if not spec.of_point}
+    return views_named(names, {key: spec for key, spec in network.map_specs().items() if not spec.of_point})
+
+
+def views_named(names: str, known: Mapping[str, MapSpec]) -> list[MapView]:
+    """The views of a comma-separated list among what a network offers, each once.
+
+    Raises:
+        InputError: for a name that is not among it, with the nearest that is.
+    """
     views = [_view(name.strip(), known) for name in names.split(",") if name.strip()]
     return list({view.name: view for view in views}.values())
 
@@ -172,7 +180,7 @@ def collect_maps(
     def compute(target: Tensor, ref: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
         maps = network(target, ref, generator=generators, capture=True).maps
         shape = (ref.shape[-2], ref.shape[-1])
-        parts = [_part(maps[v.key].float(), v, bases.get(v.key)) for v in images]
+        parts = [part_of(maps[v.key].float(), v, bases.get(v.key)) for v in images]
         shown = [on_image(p, v.spec, shape, corner=corner) for p, v in zip(parts, images, strict=True)]
         values = torch.cat(shown, dim=1) if shown else torch.zeros_like(ref)
         # Last: a batch that runs out of memory above is run again.
@@ -216,17 +224,12 @@ def principal_axes(features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     return mean.float(), (axes * largest.sign()).float()
 
 
-def _moved_back(values: Tensor, cell: int, *, smooth: bool) -> Tensor:
-    """Values amid cells of pixels brought to the first pixel of each: (cell - 1) / 2 pixels towards the origin."""
-    whole = (cell - 1) // 2
-    moved = values[..., whole:, whole:]
-    if smooth and cell % 2 == 0:  # and half a pixel
-        return F.avg_pool2d(moved, 2, stride=1)
-    return moved
+def part_of(values: Tensor, view: MapView, basis: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    """What a view shows of its tensor, (B, C, a, b) -> (B, 1, a, b); a component needs its `principal_axes`.
 
-
-def _part(values: Tensor, view: MapView, basis: tuple[Tensor, Tensor] | None) -> Tensor:
-    """(B, C, a, b) -> (B, 1, a, b)."""
+    Raises:
+        InputError: for a channel or a component that the tensor does not have.
+    """
     if view.part in PRINCIPAL_COMPONENTS and basis is not None:
         mean, axes = (t.to(values.device) for t in basis)
         component = PRINCIPAL_COMPONENTS.index(view.part)
@@ -246,6 +249,15 @@ def _part(values: Tensor, view: MapView, basis: tuple[Tensor, Tensor] | None) ->
     if view.spec.kind == "displacement":
         return values.square().sum(dim=1, keepdim=True).sqrt()
     return values
+
+
+def _moved_back(values: Tensor, cell: int, *, smooth: bool) -> Tensor:
+    """Values amid cells of pixels brought to the first pixel of each: (cell - 1) / 2 pixels towards the origin."""
+    whole = (cell - 1) // 2
+    moved = values[..., whole:, whole:]
+    if smooth and cell % 2 == 0:  # and half a pixel
+        return F.avg_pool2d(moved, 2, stride=1)
+    return moved
 
 
 def _bases(

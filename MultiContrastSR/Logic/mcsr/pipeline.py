@@ -4,34 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
 from .checks import check_scalar_mri, check_scale
-from .consistency import acquired_band, enforce_consistency
-from .conventions import Conventions
-from .degradation import (
-    FactorsKJI,
-    add_noise,
-    crop_to_multiple,
-    degradation_named,
-    degrade,
-    degrade_volume,
-)
+from .degradation import FactorsKJI, add_noise, crop_to_multiple, degradation_named, degrade_volume
 from .errors import InputError
 from .geometry import display_order, slice_axis
-from .inference import Plan, enhance_slices, make_plan
-from .intensity import intensity_scale, is_magnitude
+from .intensity import intensity_scale
 from .job import DrawnMaps, Job, Memory, Result, Settings
 from .maps import Maps, collect_maps
 from .metrics import compare
-from .pipeline_inputs import INPUT_STAGES, LaidOut, canvas_of, display_truth, lay_out, prepare
+from .pipeline_inputs import INPUT_STAGES, LaidOut, display_truth, lay_out, made_from, plan_of, prepare, stored_volume
+from .pipeline_steps import checked, clipped, finished, summary_of, super_resolved
+from .pipeline_trust import spread_features, trust_maps
 from .progress import CancelQuery, JobProgress, ProgressCallback, never_cancelled, no_progress
+from .trust import trust_views
 from .volume import Volume
 
-_STAGES = INPUT_STAGES | {"Enhancing": 12.0, "Checking consistency": 1.5}
-_MAPS_STAGE = {"Drawing maps": 15.0}
+_RESULT_STAGES = {"Enhancing": 12.0, "Checking consistency": 1.5}
+_MAPS_STAGE, _TRUST_STAGE = {"Drawing maps": 15.0}, {"Drawing trust maps": 40.0}
 
 
 def enhance(
@@ -57,7 +50,7 @@ def enhance(
         reference_to_target: affine (4, 4), RAS mm in the reference's header to RAS mm in the target's; the reference is
             then not registered.
         memory: what jobs before this one left; it will hold what this one leaves.
-        on_result: receives the result before its maps are drawn, where maps are asked for.
+        on_result: receives the result before its maps are drawn, where maps or trust maps are asked for.
         progress: receives events.
         cancelled: asked between steps.
 
@@ -65,24 +58,24 @@ def enhance(
         InputError, WeightsError, DeviceError, Cancelled: each with one sentence on what to do.
     """
     job = prepare(target, reference, settings or Settings(), reference_to_target, memory)
-    report = JobProgress(progress, cancelled, _STAGES | (_MAPS_STAGE if job.views else {}))
+    report = JobProgress(progress, cancelled, INPUT_STAGES | _RESULT_STAGES | _stages_of_maps(job))
     truth = display_truth(ground_truth, job)
     # Made before anything slow, so that an unusable device or precision is said at once.
-    plan = _plan(job)
+    plan = plan_of(job)
 
     given = lay_out(job, report)
     with report.stage("Enhancing"):
-        sr = _enhanced(job, given, plan, report)
+        scaled = super_resolved(job, given, plan, report)
     with report.stage("Checking consistency"):
-        sr = _clipped(job, _consistent(job, sr))
-        interpolated = _clipped(job, given.interpolated)
+        sr = checked(job, finished(job, given, scaled, consistent=False))
         report.update(1.0)  # the last moment to cancel: from here on the result is complete
     job.seconds = report.seconds
-    result = _result(job, sr, interpolated, given.reference, truth)
-    if not job.views:
+    job.summary = summary_of(job, given)
+    result = _result(job, sr, clipped(job, given.interpolated), given.reference, truth)
+    if not (job.views or job.settings.trust):
         return result
     on_result(result)
-    drawn = _drawn(job, given, report)
+    drawn = _drawn(job, given, sr, report)
     return replace(result, maps=drawn.maps, tables=drawn.tables, provenance=drawn.provenance, warnings=drawn.warnings)
 
 
@@ -98,22 +91,60 @@ def draw_maps(
 ) -> DrawnMaps:
     """The maps of the result that `enhance` gives for the same arguments, without making that result again.
 
-    The network runs once, and its maps are kept; what of registration and weights the memory does not hold is done
-    anew. For arguments and errors see `enhance`.
+    The network runs once, and its maps are kept; what of registration, weights and, for trust maps, the result the
+    memory does not hold is done anew. For arguments and errors see `enhance`.
 
     Raises:
         InputError: also when no maps are asked for.
     """
     job = prepare(target, reference, settings, reference_to_target, memory)
-    if not job.views:
+    if not (job.views or job.settings.trust):
         raise InputError("No maps were asked for; name some, or all.")
-    report = JobProgress(progress, cancelled, INPUT_STAGES | _MAPS_STAGE)
-    plan = _plan(job)
+    result_stages = _RESULT_STAGES if job.settings.trust else {}
+    report = JobProgress(progress, cancelled, INPUT_STAGES | result_stages | _stages_of_maps(job))
+    plan = plan_of(job)
     given = lay_out(job, report)
-    known = job.memory.known("result", _made_from(job, given, plan))
-    job.plan = known[1] if known else plan  # where memory ran short then, it does now
+    sr = given.interpolated
+    if job.settings.trust:
+        with report.stage("Enhancing"):
+            scaled = super_resolved(job, given, plan, report)
+        with report.stage("Checking consistency"):
+            sr = checked(job, finished(job, given, scaled, consistent=False))
+    else:
+        known = job.memory.known("result", made_from(job, given, plan))
+        job.plan = known[1] if known else plan  # where memory ran short then, it does now
     job.seconds = report.seconds
-    return _drawn(job, given, report)
+    return _drawn(job, given, sr, report)
+
+
+class Observation(NamedTuple):
+    """A result and what its error may be told from, (K, H, W) and (3, K, H, W) in display orientation."""
+
+    sr: np.ndarray
+    features: np.ndarray
+    sha256: str
+
+
+def observe(
+    target: Volume,
+    reference: Volume,
+    settings: Settings,
+    *,
+    progress: ProgressCallback = no_progress,
+    cancelled: CancelQuery = never_cancelled,
+) -> Observation:
+    """Enhance for the calibration of the expected error; for arguments and errors see `enhance`."""
+    job = prepare(target, reference, settings)
+    report = JobProgress(progress, cancelled, INPUT_STAGES | _RESULT_STAGES | _TRUST_STAGE)
+    plan = plan_of(job)
+    given = lay_out(job, report)
+    with report.stage("Enhancing"):
+        scaled = super_resolved(job, given, plan, report)
+    with report.stage("Checking consistency"):
+        sr = finished(job, given, scaled)
+    with report.stage("Drawing trust maps"):
+        features = spread_features(job, given, sr, lambda again: finished(job, given, again), report.update)
+    return Observation(sr, features, job.weights.sha256 if job.weights else "")
 
 
 def simulate(
@@ -166,40 +197,27 @@ def _fits(array: np.ndarray, dtype: str) -> bool:
     return float(array.min()) >= limits.min - slack and float(array.max()) <= limits.max + slack
 
 
-def _plan(job: Job) -> Plan:
-    settings = job.settings
-    return make_plan(job.network, canvas_of(job), settings.device, settings.precision, Conventions.of(job.card))
+def _stages_of_maps(job: Job) -> dict[str, float]:
+    return (_MAPS_STAGE if job.views else {}) | (_TRUST_STAGE if job.settings.trust else {})
 
 
-def _made_from(job: Job, given: LaidOut, plan: Plan) -> tuple[Any, ...]:
-    """All that the network's result depends on."""
-    return (job.settings.model, job.weights and job.weights.sha256, *given.slices, given.seeds, plan)
-
-
-def _enhanced(job: Job, given: LaidOut, plan: Plan, report: JobProgress) -> np.ndarray:
-    """Step 5: the network on all slices that hold signal."""
-    scaled, job.plan = job.memory.recall(
-        "result",
-        _made_from(job, given, plan),
-        lambda: enhance_slices(job.network, *given.slices, plan, seeds=given.seeds, update=report.update),
-    )
-    if job.plan.tile != plan.tile:
-        job.warnings.append(
-            f"Memory was short, so slices were run in tiles of {job.plan.tile} pixels; "
-            "whole slices give a slightly different result."
-        )
-    sr = given.interpolated.copy()
-    sr[given.lit] = scaled * given.target_scale
-    return sr
-
-
-def _drawn(job: Job, given: LaidOut, report: JobProgress) -> DrawnMaps:
+def _drawn(job: Job, given: LaidOut, sr: np.ndarray, report: JobProgress) -> DrawnMaps:
     """Step 8, and the maps in the target's storage order."""
-    with report.stage("Drawing maps"):
-        maps = _maps(job, given, report)
+    images: dict[str, np.ndarray] = {}
+    tables: dict[str, np.ndarray] = {}
+    if job.views:
+        with report.stage("Drawing maps"):
+            maps = _maps(job, given, report)
+        images, tables = dict(maps.images), maps.tables
     job.drawn = job.views
-    volumes = {key: _stored(job, array, f"{job.target.name} {key}") for key, array in maps.images.items()}
-    return DrawnMaps(volumes, maps.tables, job.order.axes_ijk[2], job.provenance(), tuple(job.warnings))
+    if job.settings.trust:
+        with report.stage("Drawing trust maps"):
+            trust = trust_maps(job, given, sr, lambda again: finished(job, given, again), report.update)
+        images |= trust
+        job.drawn = [*job.views, *trust_views(list(trust))]
+        job.summary = summary_of(job, given, trust.get("expected_error"))
+    volumes = {key: stored_volume(job, array, f"{job.target.name} {key}") for key, array in images.items()}
+    return DrawnMaps(volumes, tables, job.order.axes_ijk[2], job.provenance(), tuple(job.warnings))
 
 
 def _maps(job: Job, given: LaidOut, report: JobProgress) -> Maps:
@@ -224,42 +242,6 @@ def _maps(job: Job, given: LaidOut, report: JobProgress) -> Maps:
     )
 
 
-def _consistent(job: Job, sr: np.ndarray) -> np.ndarray:
-    """Step 6: make the result agree with what was acquired."""
-    if not (job.settings.consistency and job.network.uses_reference):
-        return sr
-    degradation = degradation_named(job.card["degradation"])
-    if not degradation.linear:
-        job.warnings.append(f"Data consistency is off: '{degradation.name}' of these weights is not linear.")
-        return sr
-    band = acquired_band(job.target.array_kji)
-    fixed = enforce_consistency(sr, job.target.array_kji, job.factors_kji, degradation.name, band)
-    job.consistency = {
-        "applied": True,
-        "acquired_band_rows_columns": [round(b, 3) for b in band],
-        "error_before_percent_rms": round(100 * fixed.error_before, 4),
-        "error_after_percent_max": round(100 * fixed.error_after, 6),
-        "error_after_clip_percent_rms": round(100 * _misfit_rms(job, _clipped(job, fixed.array_kji)), 4),
-    }
-    if min(band) < 1:
-        job.warnings.append(
-            f"The target is zero-filled or filtered: {100 * band[0]:.0f} % (rows) and {100 * band[1]:.0f} % (columns) "
-            "of its band hold acquired detail."
-        )
-    return fixed.array_kji
-
-
-def _misfit_rms(job: Job, sr: np.ndarray) -> float:
-    """RMS difference between the acquired input and the result degraded again, as a fraction of the input's range."""
-    acquired = job.target.array_kji
-    degraded = degrade(sr, job.factors_kji, job.card["degradation"], signed=not is_magnitude(acquired))
-    return float(np.sqrt(np.mean((degraded - acquired) ** 2)) / (np.ptp(acquired) or 1.0))
-
-
-def _clipped(job: Job, array: np.ndarray) -> np.ndarray:
-    return np.maximum(array, 0) if is_magnitude(job.target.array_kji) else array
-
-
 def _result(job: Job, sr: np.ndarray, interpolated: np.ndarray, reference: Volume, truth: Volume | None) -> Result:
     """Steps 7 and 9: scores, then back to the target's storage order and type; maps may follow."""
     if truth is not None:
@@ -268,18 +250,13 @@ def _result(job: Job, sr: np.ndarray, interpolated: np.ndarray, reference: Volum
             job.scores[method] = compare(array, truth.array_kji, scale)
     name, scale_name, dtype = job.target.name, f"x{job.factors_kji[1]}", job.target.source_dtype
     return Result(
-        sr=_stored(job, sr, f"{name} SR{scale_name}", dtype),
-        interpolated=_stored(job, interpolated, f"{name} sinc {scale_name}", dtype),
-        residual=_stored(job, sr - interpolated, f"{name} residual"),
-        reference=_stored(job, reference.array_kji, reference.name),
+        sr=stored_volume(job, sr, f"{name} SR{scale_name}", dtype),
+        interpolated=stored_volume(job, interpolated, f"{name} sinc {scale_name}", dtype),
+        residual=stored_volume(job, sr - interpolated, f"{name} residual"),
+        reference=stored_volume(job, reference.array_kji, reference.name),
         truth=truth and truth.reordered(job.order.inverse()),
         slice_axis=job.order.axes_ijk[2],
         scores=job.scores,
         provenance=job.provenance(),
         warnings=tuple(job.warnings),
     )
-
-
-def _stored(job: Job, array: np.ndarray, name: str, dtype: str = "float32") -> Volume:
-    """From display orientation back to the target's storage order."""
-    return replace(job.target.on_grid(array, job.hr_grid, name=name).reordered(job.order.inverse()), source_dtype=dtype)

@@ -10,9 +10,11 @@ import numpy as np
 
 from .canvas import Canvas, native_canvas, signal_canvas
 from .checks import check_pair, check_scalar_mri, check_scale
+from .conventions import Conventions
 from .degradation import upsample
 from .errors import InputError, WeightsError
 from .geometry import display_order, plane_name, slice_axis, slice_axis_of_plane
+from .inference import Plan, make_plan
 from .intensity import foreground, intensity_scale
 from .job import Job, Memory, Settings
 from .maps import choose_views
@@ -20,6 +22,8 @@ from .networks import Network, create_network, network_class
 from .progress import JobProgress
 from .registration import Registration, register_rigid
 from .resampling import coverage, resample
+from .trust_fit import reference_fit
+from .trust_summary import slice_ranges
 from .volume import Volume, crop_to_grid
 from .weights import Weights, find_weights
 
@@ -87,7 +91,8 @@ class LaidOut(NamedTuple):
         interpolated: the target (K, H, W) there.
         target_scale: what the target is divided by for the network.
         lit: the slices (K,) that hold signal: the network, which never saw others, runs on these.
-        slices: of them, scaled: target (k, h, w) and reference (k, H, W).
+        slices: of them, scaled: target (k, h, w) and reference (k, H, W), the target itself where that does not fit.
+        offered: of them the reference (k, H, W) before that was found out.
         seeds: one for each of them, by its place in the volume.
     """
 
@@ -96,6 +101,7 @@ class LaidOut(NamedTuple):
     target_scale: np.float32
     lit: np.ndarray
     slices: tuple[np.ndarray, np.ndarray]
+    offered: np.ndarray
     seeds: list[int]
 
 
@@ -110,7 +116,14 @@ def lay_out(job: Job, report: JobProgress) -> LaidOut:
         reference, slices = _reference_on_grid(job, interpolated, scale)
         lit = foreground(target).mean(axis=(1, 2)) >= _EMPTY_SLICE
         seeds = [job.settings.seed + int(number) for number in np.flatnonzero(lit)]
-    return LaidOut(reference, interpolated, scale, lit, (target[lit] / scale, slices[lit]), seeds)
+        low, offered = target[lit] / scale, slices[lit]
+        fitting = _fitting(job, low, offered, interpolated[lit] / scale, np.flatnonzero(lit))
+    return LaidOut(reference, interpolated, scale, lit, (low, fitting), offered, seeds)
+
+
+def own_slices(given: LaidOut) -> tuple[np.ndarray, np.ndarray]:
+    """What the network is given when the target is its own reference."""
+    return given.slices[0], given.interpolated[given.lit] / given.target_scale
 
 
 def degradation_for(settings: Settings) -> str:
@@ -129,6 +142,22 @@ def canvas_of(job: Job) -> Canvas:
     if job.network.uses_reference:
         return signal_canvas(slices, job.factors_kji[1], job.network.multiple)
     return Canvas(0, 0, *slices.shape[1:])
+
+
+def plan_of(job: Job) -> Plan:
+    """How the network will be run; refuses a device or a precision that cannot be used."""
+    settings = job.settings
+    return make_plan(job.network, canvas_of(job), settings.device, settings.precision, Conventions.of(job.card))
+
+
+def made_from(job: Job, given: LaidOut, plan: Plan) -> tuple[Any, ...]:
+    """All that the network's result depends on: what the memory knows it by."""
+    return (job.settings.model, job.weights and job.weights.sha256, *given.slices, given.seeds, plan)
+
+
+def stored_volume(job: Job, array: np.ndarray, name: str, dtype: str = "float32") -> Volume:
+    """An array on the result's grid as a volume: from display orientation back to the target's storage order."""
+    return replace(job.target.on_grid(array, job.hr_grid, name=name).reordered(job.order.inverse()), source_dtype=dtype)
 
 
 def display_truth(truth: Volume | None, job: Job) -> Volume | None:
@@ -177,6 +206,19 @@ def _register(job: Job, report: JobProgress) -> Registration:
         (target, reference, seed),
         lambda: register_rigid(target, reference, seed=seed, progress=report.update, cancelled=report.cancelled),
     )
+
+
+def _fitting(job: Job, low: np.ndarray, offered: np.ndarray, own: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    """The reference (k, H, W), replaced by the interpolated target in slices that it does not fit at all."""
+    if job.reference is None or not job.network.uses_reference:
+        return offered
+    job.fit = reference_fit(low, offered, job.factors_kji)
+    unfit = job.fit.weights <= 0
+    if not job.settings.fallback or not unfit.any():
+        return offered
+    where = "in any slice" if unfit.all() else f"in slices {slice_ranges(list(numbers[unfit]))}"
+    job.warnings.append(f"The reference does not fit the target {where}; there the target helps itself.")
+    return np.where(unfit[:, None, None], own, offered).astype(offered.dtype, copy=False)
 
 
 def _reference_on_grid(job: Job, interpolated: np.ndarray, target_scale: np.float32) -> tuple[Volume, np.ndarray]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -20,6 +20,7 @@ from .progress import CancelQuery, Event
 from .volume import Volume
 from .worker_arrays import read_array
 from .worker_messages import REQUEST_FILE, ArrayFile, Request, read_text
+from .worker_points import draw_point_maps
 from .worker_results import write_maps_part, write_result_part, write_scores_part
 
 Emit = Callable[..., None]
@@ -57,7 +58,9 @@ def run_job(request: Request, folder: Path, memory: Memory, emit: Emit, cancelle
     """
     memory.recalled.clear()
     job = _WorkerJob(request, folder, memory, emit, cancelled)
-    if request.kind == "maps" and request.output_folder is None:
+    if request.point_ras is not None:
+        job.draw_point_maps(request.point_ras)
+    elif request.kind == "maps" and request.output_folder is None:
         job.draw_maps()
     elif request.output_folder is None:
         job.enhance()
@@ -129,6 +132,11 @@ class _WorkerJob:
     def draw_maps(self) -> None:
         """Maps alone."""
         self._announce("maps", write_maps_part(self._folder, draw_maps(*self._arguments, **self._options)))
+
+    def draw_point_maps(self, point_ras: Sequence[float]) -> None:
+        """Maps of one pixel, which are for looking at: none go into the user's folder."""
+        drawn = draw_point_maps(*self._arguments, point_ras=point_ras, **self._options)
+        self._announce("maps", write_maps_part(self._folder, drawn, "point_map"))
 
     def tell_writing(self) -> None:
         """The last stage."""

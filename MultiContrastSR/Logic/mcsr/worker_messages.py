@@ -24,7 +24,7 @@ PREFIX = "@mcsr "
 EVENTS = ("ready", "accepted", "progress", "part", "done", "cancelled", "error", "idle", "stopping")
 KINDS = ("enhance", "maps")
 PARTS = ("result", "scores", "maps")
-ROLES = ("sr", "interpolated", "residual", "error", "registered_reference", "simulated_target", "map")
+ROLES = ("sr", "interpolated", "residual", "error", "registered_reference", "simulated_target", "map", "point_map")
 
 INBOX = "inbox"
 """A file here, named like a job, says that the job's folder is complete."""
@@ -70,6 +70,7 @@ class Request:
         reference: None: the interpolated target is its own.
         ground_truth: of the target, for scores.
         reference_to_target_ras: where the reference lies (RAS mm to RAS mm); None: it is registered as settings say.
+        point_ras: (r, a, s) mm; of kind "maps", the maps of the pixel there are asked for, and of no other.
         simulate: degrade the target first; it is then the ground truth.
         settings: fields of `mcsr.job.Settings`; those left out have their defaults.
         output_folder: where result.h5 and so on go for the user; None: nowhere.
@@ -82,6 +83,7 @@ class Request:
     reference: ArrayFile | None = None
     ground_truth: ArrayFile | None = None
     reference_to_target_ras: Matrix | None = None
+    point_ras: tuple[float, ...] | None = None
     simulate: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict)
     output_folder: str | None = None
@@ -99,13 +101,17 @@ class Request:
             InputError: naming the entry that is missing or odd.
         """
         record = _Record(text, "The request")
+        kind, point = record.one_of("kind", KINDS), record.point("point_ras")
+        if point is not None and kind != "maps":
+            raise record.odd("point_ras")
         return cls(
             id=record.matching("id", _ID),
-            kind=record.one_of("kind", KINDS),
+            kind=kind,
             target=_array_file(record.inner("target")),
             reference=_array_file_or_none(record, "reference"),
             ground_truth=_array_file_or_none(record, "ground_truth"),
             reference_to_target_ras=record.matrix("reference_to_target_ras", optional=True),
+            point_ras=point,
             simulate=record.of_type("simulate", bool, False),
             settings=record.of_type("settings", dict, {}),
             output_folder=record.of_type("output_folder", (str, type(None)), None),
@@ -324,6 +330,12 @@ class _Record:
         if not (_is_list_of(value, 4) and all(_is_list_of(row, 4) and all(map(_is_number, row)) for row in value)):
             raise self.odd(key)
         return tuple(tuple(float(number) for number in row) for row in value)
+
+    def point(self, key: str) -> tuple[float, ...] | None:
+        value = self.entries.get(key)
+        if value is not None and not (_is_list_of(value, 3) and all(map(_is_number, value))):
+            raise self.odd(key)
+        return None if value is None else tuple(float(number) for number in value)
 
     def limits(self, key: str) -> tuple[float | None, float | None]:
         value = self.entries.get(key)

@@ -68,10 +68,10 @@ def write_scores_part(folder: Path, result: Result) -> str:
     return _write_part(folder, Part("scores", (), tables, result.provenance, result.warnings))
 
 
-def write_maps_part(folder: Path, drawn: DrawnMaps | Result) -> str:
-    """Maps and tables of the network; returns the name of the part's file."""
+def write_maps_part(folder: Path, drawn: DrawnMaps | Result, role: str = "map") -> str:
+    """Maps ("map", or "point_map" of one pixel) and tables of the network; returns the name of the part's file."""
     facts = drawn.provenance["maps"]
-    volumes = [_written(folder, "map", volume, {"name": name, **facts[name]}) for name, volume in drawn.maps.items()]
+    volumes = [_written(folder, role, volume, {"name": name, **facts[name]}) for name, volume in drawn.maps.items()]
     tables = [PartTable(name, facts[name]["title"], _columns(table)) for name, table in drawn.tables.items()]
     return _write_part(folder, Part("maps", volumes, tables, drawn.provenance, drawn.warnings))
 
@@ -84,7 +84,7 @@ def _facts(role: str, volume: Volume) -> dict[str, Any]:
 
 def _written(folder: Path, role: str, volume: Volume, facts: Mapping[str, Any]) -> PartVolume:
     # Names of maps hold dots, those of nodes anything: files are named by what cannot go wrong.
-    stem = role if role != "map" else f"map_{facts['name'].replace('.', '-')}"
+    stem = role if role in _FACTS else f"{role}_{facts['name'].replace('.', '-')}"
     with complete_file(folder / f"{stem}.npy") as partial:
         write_array(partial, _stored(volume))
     matrix = tuple(tuple(row) for row in volume.ijk_to_ras.tolist())
