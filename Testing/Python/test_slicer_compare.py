@@ -118,6 +118,18 @@ def test_layout_of_a_loaded_scene_can_be_left_too(case: Case) -> None:
     assert case.manager.layout == FOUR_UP
 
 
+def test_an_older_description_of_the_layout_is_replaced(case: Case) -> None:
+    """An extension that was updated within one settings file, or a scene of an older version."""
+    case.layout.show(case.result)
+    case.layout.restore()
+    node = case.manager.layoutLogic().GetLayoutNode()
+    older = compare_layout.layoutDescription().replace(MAP_VIEW, "MCSROld")
+    assert node.SetLayoutDescription(compare_layout.LAYOUT_ID, older)
+    case.layout.show(case.result)
+    assert node.GetLayoutDescription(compare_layout.LAYOUT_ID) == compare_layout.layoutDescription()
+    assert case.manager.sliceViewNames() == OURS
+
+
 SIDEWAYS = rigid_matrix((0.0, 90.0, 0.0), np.zeros(3), np.zeros(3))
 UPRIGHT = rigid_matrix((90.0, 0.0, 0.0), np.zeros(3), np.zeros(3))
 ACQUISITIONS = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,10 +13,22 @@ pytest.importorskip("slicer_core", reason="slicer-core is not installed or lacks
 
 import slicer
 from grids import oblique_grid
+from mcsr.errors import InputError
 from mcsr.geometry import AxisOrder, Grid, display_order, rigid_matrix
 from mcsr_slicer.compare_layout import MAP_VIEW, RESULT_VIEW, CompareLayout
 from mcsr_slicer.node_tags import tag
-from mcsr_slicer.point_probe import ClickListener, markSource, probes, sourceOf, strongestPoint
+from mcsr_slicer.point_probe import (
+    ClickListener,
+    PointRequest,
+    PointSource,
+    answerOfPoint,
+    markSource,
+    probePoint,
+    probes,
+    sourceOf,
+    strongestPoint,
+)
+from mcsr_slicer.provenance import originOf
 from mcsr_slicer.results import ResultNodes
 from mcsr_slicer.volumes import worldGrid
 from scene import scene_host
@@ -133,12 +146,111 @@ def test_attention_of_a_point_leads_to_its_strongest_place(scene, tmp_path, orde
     plane = shown.apply(array)[1]  # a view
     plane[8:10, 4:6] = -0.2  # a block of 2 x 2 pixels that is subtracted most
     plane[2, 2] = 0.1
-    (node,) = nodes.addPart(parts.maps(parts.volume("map", "attended_reference_lv1", array)))
+    attention = parts.volume("point_map", "attended_reference_lv1", array, colours="diverging", unit="arbitrary")
+    (node,) = nodes.addPart(parts.maps(attention))
     grid = shown_grid(nodes, across)
     found = strongestPoint(node, tuple(grid.to_ras((1, 1, 1))))
     assert np.array(found.source) == pytest.approx(grid.to_ras((4.5, 8.5, 1)), abs=1e-5)
     assert found.score == pytest.approx(0.2 / 0.9)
+    mm = np.linalg.norm(grid.to_ras((4.5, 8.5, 1)) - grid.to_ras((1, 1, 1)))
+    assert found.sentence == (
+        "The network draws on many places of the reference here; the one with the largest share, 22.2 %, "
+        f"is {mm:.1f} mm away."
+    )
     assert strongestPoint(node, tuple(grid.to_ras((1, 1, 0)))) is None
+
+
+def test_scores_of_a_point_lead_to_the_best_not_to_the_worst(scene, tmp_path) -> None:
+    nodes, parts, _ = make_result(scene, tmp_path)
+    array = np.zeros(parts.grid.shape_kji, np.float32)
+    array[1, 5, 7], array[1, 8, 2] = 0.75, -0.9
+    (node,) = nodes.addPart(parts.maps(parts.volume("point_map", "match_scores", array, unit="cosine similarity")))
+    grid = worldGrid(nodes.node("sr"))
+    found = strongestPoint(node, tuple(grid.to_ras((1, 1, 1))))
+    assert np.array(found.source) == pytest.approx(grid.to_ras((7, 5, 1)), abs=1e-5)
+    assert found.sentence.endswith("mm away; its cosine similarity is 0.75.")
+
+
+def test_a_click_is_answered_from_the_scene_or_says_what_to_ask(scene, tmp_path) -> None:
+    nodes, parts, _ = make_result(scene, tmp_path)
+    result = nodes.node("sr")
+    ras = tuple(worldGrid(result).to_ras((4, 4, 1)))
+    asked = probePoint(result, ras)
+    assert isinstance(asked, PointRequest)
+    assert asked.ras == ras
+    origin = asked.origin
+    assert origin.settings == {"model": "dcamsr-s", "scale": 2, "registration": "none", "maps": "all"}
+    assert (origin.target, origin.reference, origin.simulate) == (slicer.util.getNode("T2"), None, False)
+    matrix = slicer.util.arrayFromTransformMatrix(origin.transform)
+    assert matrix[0, 3] == 2.0, "where the registration had found the reference"
+    with pytest.raises(InputError, match=r"outside the result; click inside\."):
+        probePoint(result, tuple(worldGrid(result).to_ras((4, 4, 90))))
+    add_displacement(nodes, parts, "displacement_g6", 1.0, 1.0)
+    assert isinstance(probePoint(result, ras), PointSource)
+
+
+def test_a_click_that_cannot_be_answered_is_said(scene, tmp_path) -> None:
+    nodes, parts, _ = make_result(scene, tmp_path)
+    result = nodes.node("sr")
+    ras = tuple(worldGrid(result).to_ras((4, 4, 1)))
+    nodes.addPart(parts.result(point_maps=["attended_reference_lv1"]))
+    assert isinstance(probePoint(result, ras), PointRequest)
+    nodes.addPart(parts.result(point_maps=[]))
+    with pytest.raises(InputError, match="compute its displacement maps first"):
+        probePoint(result, ras)
+    nodes.addPart(parts.result())
+    scene.RemoveNode(slicer.util.getNode("T2"))
+    with pytest.raises(InputError, match="has left the scene"):
+        probePoint(result, ras)
+
+
+def test_a_result_remembers_its_reference_its_simulation_and_the_users_own_weights(
+    scene, tmp_path, models_folder
+) -> None:
+    nodes, parts, _ = make_result(scene, tmp_path)
+    target = slicer.util.getNode("T2")
+    reference = new_volume(scene, np.ones((4, 4, 4)), np.eye(4), "T1")
+    models_folder.mkdir()
+    (models_folder / "mine.safetensors").touch()
+    facts = {"inputs": {"target": "T2", "reference": "T1"}, "settings": {"scale": 2, "weights": "mine.safetensors"}}
+    nodes = ResultNodes(scene, target, reference)
+    part = parts.result(**facts)
+    low = parts.volume("simulated_target", array=np.ones((2, 2, 2), np.float32))
+    nodes.addPart(dataclasses.replace(part, volumes=[*part.volumes, low]))
+    origin = originOf(nodes.node("sr"))
+    assert (origin.reference, origin.simulate) == (reference, True)
+    assert origin.settings["weights"] == str(models_folder / "mine.safetensors")
+    scene.RemoveNode(reference)
+    assert originOf(nodes.node("sr")) is None
+
+
+def test_of_the_maps_of_a_point_the_clearest_answers_and_the_next_click_replaces_them(scene, tmp_path) -> None:
+    nodes, parts, _ = make_result(scene, tmp_path)
+    result, grid = nodes.node("sr"), worldGrid(nodes.node("sr"))
+    ras = tuple(grid.to_ras((1, 1, 1)))
+    assert answerOfPoint(result, ras) is None
+
+    def attention(name: str, *places: tuple[int, int]) -> object:
+        array = np.zeros(parts.grid.shape_kji, np.float32)
+        for row, column in places:
+            array[1, row, column] = 1 / len(places)
+        facts = {"unit": "arbitrary", "family": "Attention of a point", "colours": "diverging"}
+        return parts.volume("point_map", name, array, **facts)
+
+    for clear in ((6, 9), (3, 4)):
+        maps = [
+            attention("attended_reference_lv1", (2, 2), (2, 8)),
+            attention("attended_reference_lv2", clear),
+            attention("attended_group2", (1, 1)),  # of the target's own surroundings
+        ]
+        made = nodes.addPart(dataclasses.replace(parts.maps(*maps), report={"point_ras": [1.5, clear[0], -3.0]}))
+        assert {tag(node, "Point") for node in made} == {f"1.5 {clear[0]} -3"}
+        found = answerOfPoint(result, ras)
+        assert found.name == "attended_reference_lv2"
+        assert found.sentence.endswith("mm away in the reference (100 % of the attention).")
+        assert np.array(found.source) == pytest.approx(grid.to_ras((clear[1], clear[0], 1)), abs=1e-5)
+    assert len(made) == 3
+    assert [node for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") if tag(node, "Map")] == made
 
 
 def test_points_are_marked_once_and_moved(scene, tmp_path) -> None:

@@ -104,8 +104,11 @@ class CompareLayout:
         layout = self._layoutNode()
         if layout.GetViewArrangement() != LAYOUT_ID:
             self._previous = layout.GetViewArrangement()
+        description = layoutDescription()
         if not layout.IsLayoutDescription(LAYOUT_ID):
-            layout.AddLayoutDescription(LAYOUT_ID, layoutDescription())
+            layout.AddLayoutDescription(LAYOUT_ID, description)
+        elif layout.GetLayoutDescription(LAYOUT_ID) != description:  # an older version's, of this session or a scene
+            layout.SetLayoutDescription(LAYOUT_ID, description)
         self._layoutManager.setLayout(LAYOUT_ID)
 
     def _fill(

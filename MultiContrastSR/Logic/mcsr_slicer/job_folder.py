@@ -50,6 +50,7 @@ class JobRequest:
         settings: fields of `mcsr.job.Settings`, for example {"model": "dcamsr-s", "scale": 4, "maps": "all"}.
         kind: "enhance", or "maps" for maps alone of the job that the same volumes and settings describe.
         referenceToTargetRas: (4, 4), RAS mm to RAS mm; the reference lies there and is not registered.
+        pointRas: (r, a, s) mm in the world; of kind "maps": the maps of the pixel there, as role "point_map".
         simulate: degrade the target first; it is then the ground truth.
         outputFolder: where files go for the user.
         inputFiles: what the volumes were loaded from, which no output may overwrite.
@@ -61,6 +62,7 @@ class JobRequest:
     settings: Mapping[str, Any] = field(default_factory=dict)
     kind: str = "enhance"
     referenceToTargetRas: np.ndarray | None = None
+    pointRas: Sequence[float] | None = None
     simulate: bool = False
     outputFolder: str | None = None
     inputFiles: Sequence[str] = ()
@@ -131,6 +133,7 @@ def writeJob(workFolder: Path, jobId: str, request: JobRequest) -> Path:
             reference=_writtenIfGiven(folder, "reference", request.reference),
             ground_truth=_writtenIfGiven(folder, "ground_truth", request.groundTruth),
             reference_to_target_ras=_matrix(request.referenceToTargetRas),
+            point_ras=None if request.pointRas is None else tuple(float(mm) for mm in request.pointRas),
             simulate=request.simulate,
             settings=dict(request.settings),
             output_folder=request.outputFolder,

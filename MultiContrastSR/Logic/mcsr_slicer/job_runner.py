@@ -93,10 +93,17 @@ class JobRunner:
         launcher: starts the process.
         workFolder: new folder for the jobs' files; a temporary one by default. `shutdown` removes it.
         workerOptions: more arguments for the worker.
+        temporaryFolder: where the temporary one is made; in Slicer `slicer.app.temporaryPath`. The system's by default.
     """
 
-    def __init__(self, launcher: Launcher, workFolder: Path | None = None, workerOptions: Sequence[str] = ()) -> None:
-        self._launcher = launcher
+    def __init__(
+        self,
+        launcher: Launcher,
+        workFolder: Path | None = None,
+        workerOptions: Sequence[str] = (),
+        temporaryFolder: str | None = None,
+    ) -> None:
+        self._launcher, self._temporaryFolder = launcher, temporaryFolder
         self._wantedFolder, self._workFolder = workFolder, workFolder
         self._workerOptions = workerOptions
         self._worker: WorkerProcess | None = None
@@ -197,7 +204,8 @@ class JobRunner:
         """The work folder; some systems tidy away temporary folders, and with them a worker's."""
         if self._workFolder is None or not (self._workFolder / INBOX).is_dir():
             self._endWorker()
-            self._workFolder = self._wantedFolder or Path(tempfile.mkdtemp(prefix="mcsr-"))
+            made = self._wantedFolder or tempfile.mkdtemp(prefix="mcsr-", dir=self._temporaryFolder)
+            self._workFolder = Path(made)
             makeWorkFolder(self._workFolder)
         return self._workFolder
 

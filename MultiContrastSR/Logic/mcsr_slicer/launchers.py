@@ -18,6 +18,9 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import IO, Any, Protocol
 
+# A console would flash up for every program that Slicer starts on Windows.
+_HIDDEN = {"creationflags": subprocess.CREATE_NO_WINDOW} if os.name == "nt" else {}
+
 OnLine = Callable[[str], None]
 OnExit = Callable[[int], None]
 
@@ -81,7 +84,7 @@ def pythonExecutable() -> str:
 def killTree(pid: int) -> None:
     """End a process that leads a process group of its own, with all of the group; on Windows with all its children."""
     if os.name == "nt":
-        subprocess.run(["taskkill", "/T", "/F", "/PID", str(pid)], capture_output=True, check=False)
+        subprocess.run(["taskkill", "/T", "/F", "/PID", str(pid)], capture_output=True, check=False, **_HIDDEN)
         return
     for kill in (os.killpg, os.kill):
         with suppress(ProcessLookupError, PermissionError):
@@ -99,9 +102,8 @@ class SubprocessLauncher:
 
 class _Subprocess:
     def __init__(self, arguments: Sequence[str], onLine: OnLine, onExit: OnExit) -> None:
-        hidden = {"creationflags": subprocess.CREATE_NO_WINDOW} if os.name == "nt" else {}
         self._process = subprocess.Popen(
-            list(arguments), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **hidden
+            list(arguments), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **_HIDDEN
         )
         self.pid = self._process.pid
         self._onExit: OnExit | None = onExit

@@ -1,7 +1,14 @@
 """A click on the result: where in the reference its detail came from.
 
-Displacements are read off maps that are in the scene. Attention of one pixel needs the network: the panel asks the
-worker for "maps" of that point, and `strongestPoint` reads what comes back.
+    answer = probePoint(result, ras)                  # raises InputError: a sentence for the user
+    if isinstance(answer, PointRequest):              # only the network knows: ask it
+        submit a job of kind "maps" with the volumes and settings of answer.origin and pointRas = answer.ras;
+        when its part "maps" has been added by ResultNodes: answer = answerOfPoint(result, ras)
+    markSource(answer, result); show answer.sentence
+
+Displacements (CD-DPE, DAASR, HFTN-SR) are read off maps in the scene, at once. Where there are none, the maps of the
+point are asked for (DCAMSR and DiffMSR: attention; DAASR and HFTN-SR: scores): the worker runs one slice for them, and
+they come as volumes of the role "point_map", one a name, which the next point's replace.
 """
 
 from __future__ import annotations
@@ -14,17 +21,27 @@ import numpy as np
 import slicer
 import slicer.util
 import vtk
+from mcsr.errors import InputError
 from mcsr.geometry import AxisOrder, Grid, display_order
 from slicer.i18n import tr as _
 
 from .compare_layout import VIEWS, SliceWidget, resultOf
 from .node_tags import RESULT, TRANSFORM, nodesOf, setTags, tag
+from .provenance import Origin, offersPointMaps, originOf
 from .volumes import worldGrid
 
 _COLUMNS, _ROWS = "columns", "rows"
 _DISPLACEMENT = "displacement_"
 _SCORES = ("score_", "relevance_", "mask_")
 """How sure a network is of a displacement: a map of that name with the same ending."""
+_OF_REFERENCE = ("attended_reference", "match_scores")
+"""Maps of a point begin so that show the reference; others show the target's own surroundings."""
+
+_ARBITRARY = "arbitrary"
+"""Unit of weights that mean something beside each other only."""
+
+_MOST = 0.5
+"""Share of the attention from which on one place can be called the source."""
 
 _CLICK_PIXELS = 3
 _BEFORE_OTHERS = 10.0
@@ -49,6 +66,53 @@ class PointSource:
     inReference: tuple[float, float, float]
     score: float | None
     sentence: str
+
+
+@dataclass(frozen=True)
+class PointRequest:
+    """What the worker has to be asked before there is an answer.
+
+    :param ras: of the click, RAS mm, in the world.
+    :param origin: of the result; its settings name all maps of a point.
+    :param sentence: for the user, until the answer comes.
+    """
+
+    ras: tuple[float, float, float]
+    origin: Origin
+    sentence: str
+
+
+def probePoint(result: slicer.vtkMRMLScalarVolumeNode, ras: tuple[float, float, float]) -> PointSource | PointRequest:
+    """Where the detail at a point of the result came from, or what to ask the worker to find out.
+
+    :param ras: of the click, mm, in the world.
+    :raises InputError: outside the volume; a volume has left the scene; a network that cannot tell.
+    """
+    if _voxelAt(result, ras) is None:
+        raise InputError(_("The point lies outside the result; click inside."))
+    found = sourceOf(result, ras)
+    if found is not None:
+        return found
+    if not offersPointMaps(result):
+        raise InputError(
+            _("The maps of this result do not tell where its detail came from; compute its displacement maps first.")
+        )
+    origin = originOf(result)
+    if origin is None:
+        raise InputError(_("The network cannot be asked: the target or the reference has left the scene."))
+    origin.settings["maps"] = "all"
+    return PointRequest(ras, origin, _("Asking the network..."))
+
+
+def answerOfPoint(result: slicer.vtkMRMLScalarVolumeNode, ras: tuple[float, float, float]) -> PointSource | None:
+    """What the maps of a point that are in the scene say: of several the one that says it most clearly.
+
+    :param ras: of the click that they are maps of.
+    :returns: None where there are none.
+    """
+    maps = [node for node in nodesOf(result, "point_map") if tag(node, "Kind") != "labels"]
+    found = [strongestPoint(node, ras) for node in maps if tag(node, "Map").startswith(_OF_REFERENCE)]
+    return max((one for one in found if one is not None), key=lambda one: one.score or 0.0, default=None)
 
 
 def probes(result: slicer.vtkMRMLScalarVolumeNode) -> list[str]:
@@ -79,7 +143,10 @@ def sourceOf(
     steps = np.array([_value(columns, ijk), _value(rows, ijk)])
     source = np.array(ras) + shown[:3, :2] @ steps
     score = _score(maps, name, ijk)
-    return _pointSource(result, name, ras, source, score)
+    sentence = _("The detail here comes from {mm:.1f} mm away in the reference.")
+    if score is not None:
+        sentence += " " + _("The network's weight for it is {score:.2f}.")
+    return _pointSource(result, name, ras, source, score, sentence, score=score)
 
 
 def strongestPoint(node: slicer.vtkMRMLScalarVolumeNode, ras: tuple[float, float, float]) -> PointSource | None:
@@ -93,14 +160,27 @@ def strongestPoint(node: slicer.vtkMRMLScalarVolumeNode, ras: tuple[float, float
         return None
     array = slicer.util.arrayFromVolume(node)
     axis = int(tag(result, "SliceAxis") or 2)
-    plane = np.abs(np.take(array, ijk[axis], axis=2 - axis))
+    plane = np.take(array, ijk[axis], axis=2 - axis)
     if not plane.any():
         return None
+    if tag(node, "Colours") == "diverging":  # what is subtracted is drawn on, too
+        plane = np.abs(plane)
     # Ties, as within one patch, count as their middle.
     places = np.argwhere(plane == plane.max()).mean(axis=0)
     place = np.insert(places, 2 - axis, ijk[axis])[::-1]
-    share = float(plane.max() / plane.sum())
-    return _pointSource(result, tag(node, "Map"), ras, worldGrid(node).to_ras(place), share)
+    source, name, top = worldGrid(node).to_ras(place), tag(node, "Map"), float(plane.max())
+    unit = tag(node, "Unit")
+    if unit not in ("", _ARBITRARY):
+        sentence = _("The best match in the reference is {mm:.1f} mm away; its {unit} is {value:.2f}.")
+        return _pointSource(result, name, ras, source, top, sentence, unit=unit, value=top)
+    share = top / float(plane.sum())
+    sentence = _("The detail here comes from {mm:.1f} mm away in the reference ({percent:.0f} % of the attention).")
+    if share < _MOST:
+        sentence = _(
+            "The network draws on many places of the reference here; the one with the largest share, {percent:.1f} %, "
+            "is {mm:.1f} mm away."
+        )
+    return _pointSource(result, name, ras, source, share, sentence, percent=100 * share)
 
 
 def markSource(found: PointSource, result: slicer.vtkMRMLScalarVolumeNode) -> slicer.vtkMRMLMarkupsFiducialNode:
@@ -190,15 +270,15 @@ def _pointSource(
     name: str,
     ras: tuple[float, float, float],
     source: np.ndarray,
-    score: float | None,
+    weight: float | None,
+    sentence: str,
+    **words: object,
 ) -> PointSource:
-    distance = float(np.linalg.norm(source - np.array(ras)))
-    sentence = _("The detail here comes from {mm:.1f} mm away in the reference.").format(mm=distance)
-    if score is not None:
-        sentence += " " + _("The network's weight for it is {score:.2f}.").format(score=score)
+    """With a sentence, whose {mm} is the way from the click to the source."""
+    sentence = sentence.format(mm=float(np.linalg.norm(source - np.array(ras))), **words)
     before = _toReference(result) @ np.append(source, 1.0)
     places = (tuple(float(mm) for mm in place[:3]) for place in (ras, source, before))
-    return PointSource(name, *places, score, sentence)
+    return PointSource(name, *places, weight, sentence)
 
 
 def _toReference(result: slicer.vtkMRMLVolumeNode) -> np.ndarray:

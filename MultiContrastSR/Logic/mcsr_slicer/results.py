@@ -121,7 +121,7 @@ class ResultNodes:
         keys = ("title", "meaning", "unit", "family", "kind", "colours")
         setTags(node, {"Role": facts.role, **{key.capitalize(): getattr(facts, key) for key in keys}})
         if isMap:
-            setTags(node, {"Map": facts.name})
+            setTags(node, {"Map": facts.name, "Point": " ".join(f"{mm:g}" for mm in report.get("point_ras") or ())})
         self._show(node, volume, array, target)
         if facts.role == "sr":
             fileBeside(node, target)
