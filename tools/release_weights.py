@@ -12,7 +12,8 @@ from typing import Any
 
 from mcsr.evaluation import BASELINE, Case, Study, evaluate
 from mcsr.job import Settings
-from mcsr.weights import MANIFEST, load_weights, save_weights
+from mcsr.model_folders import MANIFEST
+from mcsr.weights import load_weights, save_weights
 
 MODELS = Path(__file__).resolve().parents[1] / "MultiContrastSR" / "Resources" / "Models"
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 from mcsr.evaluation import Study, evaluate
-from mcsr.weights import MODEL_FOLDERS, load_weights, shipped_models
+from mcsr.model_folders import MODEL_FOLDERS
+from mcsr.weights import load_weights, shipped_models
 
 SESSIONS = ("ms_p04_s1", "ms_p04_s1_flair")
 CARD = {"architecture", "config", "scale", "degradation", "sampling", "intensity", "canvas", "contrasts", "plane"}

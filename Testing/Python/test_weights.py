@@ -8,15 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from mcsr import model_folders
 from mcsr import weights as weights_module
 from mcsr.errors import OutputError, WeightsError
+from mcsr.model_folders import MANIFEST, METADATA_KEY, drop_in_folder
 from mcsr.networks import Network, create_network
 from mcsr.weights import (
-    MANIFEST,
-    METADATA_KEY,
     add_model,
     added_models,
-    drop_in_folder,
     find_weights,
     load_weights,
     save_weights,
@@ -291,7 +290,7 @@ def test_the_drop_in_folder_is_the_users_own_or_the_one_that_is_named(
     monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "local"))
     expected = {"linux": tmp_path / "data", "win32": tmp_path / "local"}
     for platform, data in expected.items():
-        monkeypatch.setattr(weights_module.sys, "platform", platform)
+        monkeypatch.setattr(model_folders.sys, "platform", platform)
         assert drop_in_folder() == data / "MultiContrastSR" / "models"
 
 

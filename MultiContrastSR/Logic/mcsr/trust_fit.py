@@ -3,8 +3,8 @@
 Edges of two contrasts of the same anatomy run in the same directions, whichever side of them is brighter, so that an
 inverted contrast fits as well. How well they do is measured where the reference lies, and again with the reference
 moved by two low-resolution pixels: anatomy of somebody else, of another slice or of another place agrees no better
-where it lies than a little beside. Measured on the training sessions at x2 and x4 (per slice): right references 0.12 to 1.6,
-inverted ones 0.07 to 1.0, mirrored ones, those 6 pixels or some slices away -0.5 to 0.1.
+where it lies than a little beside. Measured on the training sessions at x2 and x4, slice by slice: right references
+0.12 to 1.6, inverted ones 0.07 to 1.0, mirrored ones and those 6 pixels or some slices away -0.5 to 0.1.
 """
 
 from __future__ import annotations

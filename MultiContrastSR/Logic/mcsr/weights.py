@@ -6,10 +6,7 @@ import copy
 import dataclasses
 import hashlib
 import json
-import os
-import re
 import shutil
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,19 +18,11 @@ from torch import Tensor
 
 from .errors import McsrError, OutputError, WeightsError
 from .imageio import complete_file
+from .model_folders import FILE_NAME, MANIFEST, METADATA_KEY, MODEL_FOLDERS, added_files, drop_in_folder
 from .networks import Network, create_network, diffmsr, network_names
 from .networks._registry import config_of
 
-METADATA_KEY = "mcsr"
 FORMAT_VERSION = 1
-MANIFEST = "MultiContrastSR_models.json"
-FOLDER_VARIABLE = "MCSR_MODELS"
-"""Environment variable that names another drop-in folder than the user's own."""
-
-_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*\.safetensors")
-_HERE = Path(__file__).resolve().parent
-# A wheel holds the models inside the package; a checkout and an installed extension beside Logic.
-MODEL_FOLDERS = (_HERE / "models", _HERE.parents[1] / "Resources" / "Models")
 
 
 @dataclass(frozen=True)
@@ -138,25 +127,12 @@ def shipped_models() -> list[dict[str, Any]]:
     return []
 
 
-def drop_in_folder() -> Path:
-    """Where `add_model` puts weights files: a folder of the user's own, or the one that `MCSR_MODELS` names."""
-    if os.environ.get(FOLDER_VARIABLE):
-        return Path(os.environ[FOLDER_VARIABLE]).expanduser()
-    if sys.platform == "win32":
-        data = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        data = Path.home() / "Library" / "Application Support"
-    else:
-        data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
-    return data / "MultiContrastSR" / "models"
-
-
 def added_models() -> list[dict[str, Any]]:
     """Entries like those of `shipped_models` (without sha256, with "stage" where there are two) for the files in the
     drop-in folder; those that cannot be read, or are for a network unknown here, are left out: `verify_models` tells
     why."""
     entries = []
-    for path in _added_files():
+    for path in added_files():
         try:
             card = _read_card(path)
             entry = {"id": path.stem, "file": path.name, "path": path, "stage": card.get("stage")}
@@ -177,7 +153,7 @@ def add_model(file: Path) -> Path:
     """
     if file.is_symlink():
         raise WeightsError(f"{file.name} is a link; give the file that it points to.")
-    if not _FILE_NAME.fullmatch(file.name):
+    if not FILE_NAME.fullmatch(file.name):
         raise WeightsError(
             f"The name {file.name} cannot be taken over; use letters, digits, . _ + - and the ending .safetensors."
         )
@@ -212,7 +188,7 @@ def verify_models() -> list[Verified]:
     found = []
     for entry in shipped_models():
         found.append(Verified(entry["id"], "shipped", _problem(entry["path"], entry["sha256"])))
-    for path in _added_files(links=True):
+    for path in added_files(links=True):
         problem = "it is a link; put the file itself there" if path.is_symlink() else _problem(path, None)
         found.append(Verified(path.stem, "added", problem))
     return found
@@ -261,14 +237,6 @@ def file_digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _added_files(*, links: bool = False) -> list[Path]:
-    """Weights files in the drop-in folder by name; links, which could lead anywhere, only to be named."""
-    folder = drop_in_folder()
-    files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
-    # What begins with a dot is a copy in the making.
-    return [f for f in files if not f.name.startswith(".") and (links if f.is_symlink() else f.is_file())]
-
-
 def _problem(path: Path, sha256: str | None) -> str:
     try:
         load_weights(path, expected_sha256=sha256)
@@ -278,7 +246,7 @@ def _problem(path: Path, sha256: str | None) -> str:
 
 
 def _plain_name(name: str) -> str:
-    if not _FILE_NAME.fullmatch(name):
+    if not FILE_NAME.fullmatch(name):
         raise ValueError(f"{name} is no plain file name")
     return name
 
