@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -43,3 +45,30 @@ def untrained_x2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     card = {"architecture": "dcamsr-s", "scale": 2, "degradation": "kspace", "plane": "axial", "spacing_mm": [0.4, 1.0]}
     save_weights(path, create_network("dcamsr-s", scale=2), card)
     return path
+
+
+# Qt and MRML are loaded by the tests that ask for them, no others.
+
+
+@pytest.fixture
+def host() -> Iterator[Any]:
+    """An empty Slicer, as far as the module needs one; see `panel_fixtures.clean_host`."""
+    from panel_fixtures import clean_host
+
+    yield from clean_host()
+
+
+@pytest.fixture
+def opened(host: Any) -> Iterator[Any]:
+    """The open panel, with a worker and a user that only pretend; see `panel_fixtures.opened_panel`."""
+    from panel_fixtures import opened_panel
+
+    yield from opened_panel(host)
+
+
+@pytest.fixture(scope="session")
+def phantom() -> tuple[Any, Any, Any]:
+    """Low-resolution T2, T1 and original T2 of the small phantom, as volumes of the engine."""
+    from mcsr_slicer.sample_data import phantomVolumes
+
+    return phantomVolumes("small")
