@@ -126,6 +126,8 @@ class _Run:
         self.parts = accumulate * fabric.world_size
         self.mine = range(fabric.global_rank * accumulate, (fabric.global_rank + 1) * accumulate)
         self.checkpoint = folder / CHECKPOINT
+        self.aside = 0.0
+        """Seconds of validation: a run of so many minutes is one of so many minutes of training."""
         self.log = RunLog(folder, state.step) if fabric.is_global_zero else None
 
     def go(self, report: ProgressCallback, cancelled: CancelQuery) -> None:
@@ -134,7 +136,7 @@ class _Run:
         started, before, begun = time.monotonic(), state.seconds, None
         while True:
             # The clock and the user of the first process are those of all.
-            clock = before + time.monotonic() - started
+            clock = before + time.monotonic() - started - self.aside
             state.seconds, stop = self.fabric.broadcast((clock, cancelled()))
             progress = self._progress()
             begun = progress if begun is None else begun
@@ -182,11 +184,12 @@ class _Run:
             state.sums, state.summed = {}, 0
         due = sum(progress >= at for at in VALIDATE_AT)
         if due > state.validations and not stop:
-            state.validations = due
+            state.validations, asked = due, time.monotonic()
             scores, examples = validate_everywhere(self.fabric, state.averaged, self.validation, self.recipe)
             self._log("psnr", scores, progress)
             if self.log is not None:
                 self.log.images(examples, state.step)
+            self.aside += time.monotonic() - asked
         # Last, so that what the log holds up to a checkpoint's step is complete.
         if stop or ends or (state.step and state.step % CHECKPOINT_EVERY == 0):
             if self.log is not None:

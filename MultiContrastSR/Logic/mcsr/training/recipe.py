@@ -48,7 +48,7 @@ class Recipe:
         steps: length of the run; or
         epochs: length in passes over as many slices as the data have. Samples are drawn, not dealt: a pass may show a
             slice twice and another not at all.
-        minutes: the run ends by the clock when that is earlier.
+        minutes: the run ends after so many minutes of training when that is earlier.
         network_config: settings of the network that differ from its defaults.
         degradation: how the target was made coarse.
         contrasts: only these pairs of target and reference, such as "T2<-T1"; all by default.
