@@ -138,3 +138,8 @@ def add_volume(volume: Volume) -> Any:
     node = slicer.util.addVolumeFromArray(volume.array_kji.round().astype("int16"), volume.ijk_to_ras, volume.name)
     node.CreateDefaultDisplayNodes()
     return node
+
+
+def choose(box: Any, text: str) -> None:
+    """Choose an entry of a combo box by what it says."""
+    box.currentIndex = [box.itemText(n) for n in range(box.count)].index(text)

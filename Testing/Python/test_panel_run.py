@@ -20,7 +20,7 @@ from mcsr.volume import Volume
 from mcsr_slicer.compare_layout import CHANGE_VIEW, INPUT_VIEW, MAP_VIEW, RESULT_VIEW
 from mcsr_slicer.node_tags import nodesOf, tag
 from module_host import module_host
-from panel_fixtures import PICTURES, Dialogs, Installer, add_volume
+from panel_fixtures import PICTURES, Dialogs, Installer, add_volume, choose
 from slice_views import save_png, screenshot
 
 VIEWS = (INPUT_VIEW, RESULT_VIEW, CHANGE_VIEW, MAP_VIEW)
@@ -167,13 +167,13 @@ def test_origin_of_detail_is_explained(session: SimpleNamespace) -> None:
 
 def test_maps_of_another_model_are_refused(session: SimpleNamespace) -> None:
     ui = session.ui
-    ui.modelSelector.currentIndex = 0
+    choose(ui.modelSelector, "cd-dpe-s")
     ui.allMapsButton.click()
     assert not ui.mapsButton.enabled
     assert ui.mapsButton.toolTip.startswith("The result was made with dcamsr-s;")
-    ui.modelSelector.currentIndex = 1
+    choose(ui.modelSelector, "dcamsr-s")
     ui.noMapsButton.click()
-    assert ui.mapsButton.toolTip == "Choose maps under Advanced first."
+    assert ui.mapsButton.toolTip == "Choose maps or trust maps under Advanced first."
 
 
 class Exporter:
@@ -211,6 +211,24 @@ def test_maps_can_come_later(session: SimpleNamespace) -> None:
     assert session.host.process(lambda: not session.widget.panel.isBusy, 120)
     assert {tag(node, "Map") for node in nodesOf(result(session), "map")} >= {other}
     assert result(session).GetImageData().GetMTime() == before
+
+
+def test_trust_maps_can_come_later_too(session: SimpleNamespace) -> None:
+    """In a family of their own, with the three sentences; the result stays."""
+    session.widget._parameterNode.maps = "none"
+    assert not session.ui.mapsButton.enabled
+    session.ui.trustBox.checked = True
+    before = result(session).GetImageData().GetMTime()
+    session.ui.mapsButton.click()
+    assert session.host.process(lambda: not session.widget.panel.isBusy, 240)
+    trust = {tag(node, "Map"): node for node in nodesOf(result(session), "map") if tag(node, "Family") == "Trust"}
+    assert set(trust) >= {"consistency_error", "reference_influence", "expected_error", "registration_quality"}
+    assert tag(trust["expected_error"], "Unit") == "% of the target's bright tissue"
+    assert "Checks passed: " in session.ui.statusLabel.text
+    assert "Reference used in all" in session.ui.statusLabel.text
+    assert result(session).GetImageData().GetMTime() == before
+    save_png(screenshot(slicer.app.layoutManager()), PICTURES / "views-trust.png")
+    session.ui.trustBox.checked = False
 
 
 def test_second_time_is_warm_and_can_be_cancelled(session: SimpleNamespace) -> None:

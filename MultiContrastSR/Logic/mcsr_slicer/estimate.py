@@ -67,7 +67,8 @@ def remember(settings: Settings, model: str, device: str, gmac: float, stages: M
         return
     settings.setValue(_KEY.format(device=device, model=model, what="gmacPerSecond"), gmac / seconds)
     # Maps are asked for now and then, and are no part of what is foretold.
-    other = sum(value for stage, value in stages.items() if stage not in ("Enhancing", "Drawing maps"))
+    asked = ("Drawing maps", "Drawing trust maps")
+    other = sum(value for stage, value in stages.items() if stage != "Enhancing" and stage not in asked)
     settings.setValue(_KEY.format(device=device, model=model, what="otherSeconds"), other)
 
 

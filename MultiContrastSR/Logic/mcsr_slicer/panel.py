@@ -49,6 +49,7 @@ class Panel(EnhancementListener):
         self._startedAt = 0.0
         self._point: tuple[float, float, float] | None = None
         self._message = self._scores = ""
+        self._summary: list[str] = []
         self._inputsShown: Inputs | None = None
         self.choices = ModelChoices(ui, self.parameters)
         self.views = ViewsSection(ui, self.parameters, self.onPoint)
@@ -178,6 +179,7 @@ class Panel(EnhancementListener):
             self.views.show()
         elif part.name == "scores":
             self._scores = scoresSentence(part.report)
+        self._summary = part.report.get("summary") or self._summary
         self._message = self._resultSentence(part.warnings)
 
     def onFinished(self) -> None:
@@ -204,7 +206,7 @@ class Panel(EnhancementListener):
 
     def _start(self, kind: str, pointRas: tuple[float, float, float] | None = None) -> None:
         parameters = self._parameters
-        self._message = self._scores = ""
+        self._message, self._scores, self._summary = "", "", []
         if parameters is None or self.isBusy or (kind == "enhance" and missing(parameters, self.choices.models)):
             self.update()
             return
@@ -229,8 +231,9 @@ class Panel(EnhancementListener):
     def _inputs(self, kind: str) -> Inputs:
         assert self._parameters is not None
         if kind == "maps":
-            maps = self._parameters.maps if self._point is None else "all"
-            return inputsOfResult(self.views.result, maps, self._point)
+            if self._point is not None:
+                return inputsOfResult(self.views.result, "all", self._point)
+            return inputsOfResult(self.views.result, self._parameters.maps, trust=self._parameters.trust)
         return inputsOf(self._parameters, self.choices.models)
 
     def _ensure(self) -> None:
@@ -254,7 +257,8 @@ class Panel(EnhancementListener):
         assert self._job is not None
         name = self._job.output.GetName() if self._job.output is not None else ""
         done = _("Done: {name}.").format(name=name)
-        return " ".join(words for words in (done, self._scores, *warnings, _("Research use only.")) if words)
+        sentences = (done, self._scores, *self._summary, *warnings, _("Research use only."))
+        return " ".join(words for words in sentences if words)
 
     def _keepSpeed(self, report: Mapping[str, Any]) -> None:
         if self._work is not None:

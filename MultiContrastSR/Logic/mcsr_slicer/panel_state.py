@@ -77,7 +77,9 @@ def inputsOf(parameters: MultiContrastSRParameterNode, models: Mapping[str, Mode
         "device": parameters.device.value,
         "precision": parameters.precision.value,
         "consistency": parameters.consistency,
+        "fallback": parameters.fallback,
         "maps": parameters.maps,
+        "trust": parameters.trust,
         "seed": parameters.seed,
     }
     if weights is not None and not weights.isShipped:
@@ -104,13 +106,16 @@ def missingForMaps(result: slicer.vtkMRMLScalarVolumeNode | None, parameters: Mu
         )
     if originOf(result) is None:
         return _("The target or the reference of this result has left the scene, so no maps can be computed for it.")
-    if parameters.maps == "none":
-        return _("Choose maps under Advanced first.")
+    if parameters.maps == "none" and not parameters.trust:
+        return _("Choose maps or trust maps under Advanced first.")
     return ""
 
 
 def inputsOfResult(
-    result: slicer.vtkMRMLScalarVolumeNode, maps: str, pointRas: tuple[float, float, float] | None = None
+    result: slicer.vtkMRMLScalarVolumeNode,
+    maps: str,
+    pointRas: tuple[float, float, float] | None = None,
+    trust: bool = False,
 ) -> Inputs:
     """What a result was made of and how, for maps of it, or of a point of it; nothing is registered again.
 
@@ -125,7 +130,7 @@ def inputsOfResult(
         output=result,
         transform=origin.transform,
         simulate=origin.simulate,
-        settings=origin.settings | {"maps": maps},
+        settings=origin.settings | {"maps": maps, "trust": trust},
         pointRas=pointRas,
     )
 
@@ -193,6 +198,7 @@ def stageWords(stage: str) -> str:
         "Enhancing": _("Enhancing"),
         "Checking consistency": _("Checking consistency"),
         "Drawing maps": _("Drawing maps"),
+        "Drawing trust maps": _("Drawing trust maps"),
         "Writing files": _("Writing files"),
     }
     return words.get(stage, stage)

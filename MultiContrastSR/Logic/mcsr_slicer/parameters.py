@@ -104,5 +104,7 @@ class MultiContrastSRParameterNode:
     device: Device = Device.AUTO
     precision: Precision = Precision.AUTO
     consistency: bool = True
+    fallback: bool = True
+    trust: bool = False
     seed: Annotated[int, WithinRange(0, 999999)] = 0
     mapOpacity: Annotated[float, WithinRange(0, 100)] = 60.0
