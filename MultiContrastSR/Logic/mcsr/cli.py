@@ -10,6 +10,7 @@ import typer
 from . import __version__
 from .cli_console import Console
 from .cli_evaluate import evaluate
+from .cli_lesions import lesions
 from .cli_models import Json, import_checkpoint, models_app
 from .cli_prepare import prepare
 from .cli_reliability import reliability
@@ -27,6 +28,7 @@ app = typer.Typer(
 app.add_typer(models_app, name="models")
 app.command("import-checkpoint")(import_checkpoint)
 app.command()(evaluate)
+app.command()(lesions)
 app.command()(prepare)
 app.command()(reliability)
 app.command()(train)
