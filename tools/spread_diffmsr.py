@@ -3,8 +3,7 @@
 At x2 the network sees four pixels of both inputs where it sees one at x4. The convolutions that see them start with a
 quarter of the weight for each; all else is taken over, so that the network begins with what it can.
 
-.venv/bin/python tools/spread_diffmsr.py runs/diffmsr-x4-stage1/weights.safetensors runs/diffmsr-x4/weights.safetensors \
-    -o runs/diffmsr-x2-start.safetensors
+.venv/bin/python tools/spread_diffmsr.py stage1.safetensors x4.safetensors -o start.safetensors
 """
 
 from __future__ import annotations
