@@ -100,9 +100,8 @@ class MultiContrastSRWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.initializeParameterNode()
 
     def exit(self):
-        """What is on its way goes on; the panel is no longer kept equal to the parameter node."""
-        if not self.panel.isBusy:
-            self.setParameterNode(None)
+        """What is on its way goes on, and the panel stays equal to the parameter node; only the views rest."""
+        self.panel.views.pause()
 
     def onSceneStartClose(self, caller, event):
         self.forgetParameterNode()
@@ -133,6 +132,9 @@ class MultiContrastSRWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def setParameterNode(self, parameterNode):
         """Show a parameter node and follow it; None: follow none."""
+        if parameterNode is not None and parameterNode is self._parameterNode:
+            self.panel.setParameters(parameterNode)
+            return
         if self._parameterNode is not None:
             self._parameterNode.disconnectGui(self._guiTag)
             self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self.onParametersModified)

@@ -121,8 +121,8 @@ class Application:
         for slot in self._onStartup:
             slot()
 
-    def processEvents(self) -> None:
-        QtWidgets.QApplication.processEvents()
+    def processEvents(self, flags: Any = None) -> None:
+        QtWidgets.QApplication.processEvents(*(() if flags is None else (flags,)))
 
     def testingEnabled(self) -> bool:
         return True

@@ -134,11 +134,11 @@ def test_parameter_node_refuses_what_the_engine_would(opened: SimpleNamespace) -
 
 def test_left_and_entered_again(opened: SimpleNamespace, phantom: Phantom) -> None:
     target = add_volume(phantom[0])
+    opened.panel.enter()
     opened.panel.exit()
     opened.ui.targetSelector.setCurrentNode(target)
     opened.panel.enter()
-    assert opened.ui.targetSelector.currentNode() is None
-    opened.ui.targetSelector.setCurrentNode(target)
+    assert opened.ui.targetSelector.currentNode() is target
     assert parameters(opened).target is target
 
 

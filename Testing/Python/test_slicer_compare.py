@@ -76,8 +76,24 @@ def test_each_view_shows_its_volume(case: Case) -> None:
     assert case.layout.isShown
     assert case.manager.sliceViewNames() == OURS
     shown = [case.background(name) for name in OURS]
-    assert shown == [case.nodes.node("interpolated"), case.result, case.nodes.node("residual"), case.result]
+    reference = case.nodes.node("registered_reference")
+    assert shown == [case.nodes.node("interpolated"), case.result, case.nodes.node("residual"), reference]
     assert case.view(RESULT_VIEW).picture().std() > 10
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_opacity_of_a_layer_stays_the_views_own(case: Case, own: bool) -> None:
+    """Slicer's controller of a view answers every change of its opacity as if the user had moved the slider."""
+    case.layout.show(case.result)
+    composites = {name: case.view(name).mrmlSliceCompositeNode() for name in OURS}
+    if not own:  # what would happen without the flags
+        composites[RESULT_VIEW].ResetInteractionFlagsModifier()
+    logic = case.view(RESULT_VIEW).sliceLogic()
+    logic.StartSliceCompositeNodeInteraction(slicer.vtkMRMLSliceCompositeNode.ForegroundOpacityFlag)
+    composites[RESULT_VIEW].SetForegroundOpacity(0.7)
+    logic.EndSliceCompositeNodeInteraction()
+    others = {composites[name].GetForegroundOpacity() == 0.7 for name in OURS if name != RESULT_VIEW}
+    assert others == {not own}
 
 
 def test_users_layout_and_views_are_given_back_untouched(case: Case) -> None:

@@ -20,9 +20,9 @@ VIEW_GROUP = 7401
 
 INPUT_VIEW, RESULT_VIEW, CHANGE_VIEW, MAP_VIEW = "MCSRInput", "MCSRResult", "MCSRResidual", "MCSRMap"
 VIEWS = {
-    INPUT_VIEW: ("In", "#8c8c8c"),
+    INPUT_VIEW: ("Input", "#8c8c8c"),
     RESULT_VIEW: ("SR", "#3f9b6c"),
-    CHANGE_VIEW: ("Ch", "#b0592f"),
+    CHANGE_VIEW: ("Change", "#b0592f"),
     MAP_VIEW: ("Map", "#6b5fb5"),
 }
 """Label and colour of each view, row by row."""
@@ -71,19 +71,31 @@ class CompareLayout:
         if self._layoutManager is None:
             return
         self._switchLayout()
-        volumes = {INPUT_VIEW: inputOf(result), RESULT_VIEW: result, CHANGE_VIEW: _first(result, "residual")}
+        volumes = {
+            INPUT_VIEW: inputOf(result),
+            RESULT_VIEW: result,
+            CHANGE_VIEW: _first(result, "residual"),
+            MAP_VIEW: withoutMap(result),
+        }
         composites = [self.view(name).mrmlSliceCompositeNode() for name in VIEWS]
         for composite in composites:
             composite.SetLinkedControl(False)
             composite.SetHotLinkedControl(False)
+            # Layers and their opacity are each view's own: the controllers of linked views would copy them to all four.
+            composite.SetInteractionFlagsModifier(0)
         for name in VIEWS:
-            # Until a map is chosen its view shows the result.
-            self._fill(self.view(name), volumes.get(name, result), result)
+            self._fill(self.view(name), volumes[name], result)
         for composite in composites:
             composite.SetLinkedControl(True)
             composite.SetHotLinkedControl(True)
         self._linkWindowLevel(volumes[INPUT_VIEW], result)
         self._showChangeLegend(volumes[CHANGE_VIEW])
+
+    def fit(self) -> None:
+        """Fill the views with the image, once they have their sizes."""
+        for name in VIEWS if self.isShown else ():
+            self.view(name).sliceLogic().FitSliceToBackground()
+            self.view(name).sliceLogic().SnapSliceOffsetToIJK()
 
     def restore(self) -> None:
         """Give the layout back that was there before `show`."""
@@ -133,6 +145,8 @@ class CompareLayout:
         self._windowLevel = WindowLevelLink(a, b)
 
     def _showChangeLegend(self, change: slicer.vtkMRMLScalarVolumeNode | None) -> None:
+        if self._change.node not in (None, change):
+            hideLegend(self._change.node)
         self._change = NodeHandle(change)
         if change is not None:
             showLegend(change, _("Change"), tag(change, "Unit"))
@@ -158,6 +172,11 @@ class WindowLevelLink(slicer.util.VTKObservationMixin):
 def inputOf(result: slicer.vtkMRMLScalarVolumeNode) -> slicer.vtkMRMLScalarVolumeNode:
     """What a result is compared with: its interpolated input, else the target, else itself."""
     return _first(result, "interpolated") or result.GetNodeReference(TARGET) or result
+
+
+def withoutMap(result: slicer.vtkMRMLScalarVolumeNode) -> slicer.vtkMRMLScalarVolumeNode:
+    """What the view of the maps shows while no map is chosen: the reference, else the result."""
+    return _first(result, "registered_reference") or result
 
 
 def resultOf(node: slicer.vtkMRMLNode) -> slicer.vtkMRMLScalarVolumeNode | None:

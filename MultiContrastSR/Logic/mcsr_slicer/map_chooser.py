@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import slicer
 
 from .colors import hideLegend, showLegend
-from .compare_layout import MAP_VIEW, CompareLayout
+from .compare_layout import MAP_VIEW, CompareLayout, withoutMap
 from .node_tags import NodeHandle, nodesOf, tag
 
 Volume = slicer.vtkMRMLScalarVolumeNode
@@ -67,14 +67,15 @@ class MapChooser:
         return {family: list(choices.values()) for family, choices in found.items()}
 
     def choose(self, node: Volume | None) -> None:
-        """Show a map over the result, with its legend; None: the result alone."""
+        """Show a map over the result, with its legend; None: the reference."""
         if self.current is not None:
             hideLegend(self.current)
         self._map = NodeHandle(node)
         view = self._layout.view(MAP_VIEW)
         if view is not None:
             composite, result = view.mrmlSliceCompositeNode(), self._result.node
-            composite.SetBackgroundVolumeID(result.GetID() if result else None)
+            below = withoutMap(result) if result is not None and node is None else result
+            composite.SetBackgroundVolumeID(below.GetID() if below else None)
             composite.SetForegroundVolumeID(node.GetID() if node else None)
             composite.SetForegroundOpacity(self._opacity)
         if node is not None and view is not None:

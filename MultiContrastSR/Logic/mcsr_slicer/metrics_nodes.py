@@ -16,6 +16,7 @@ _SERIES_COLORS = ((0.0, 0.62, 0.45), (0.8, 0.47, 0.65), (0.9, 0.62, 0.0), (0.34,
 def addTable(scene: slicer.vtkMRMLScene, table: PartTable, name: str) -> slicer.vtkMRMLTableNode:
     """A table node; columns of words stay words, numbers become numbers, None a gap (NaN)."""
     node = scene.AddNewNodeByClass("vtkMRMLTableNode", name)
+    node.SetUseColumnTitleAsColumnHeader(True)
     for title, values in table.columns.items():
         node.AddColumn(_column(title, values))
     return node

@@ -131,14 +131,15 @@ class Panel(EnhancementListener):
         folder = self._dialogs.chooseFolder(_("Export as DICOM")) if result is not None else ""
         if not folder:
             return
-        plugins = getattr(slicer.modules, "dicomPlugins", {})
-        try:
-            series = exportSeries(result, Path(folder), plugins["DICOMScalarVolumePlugin"]())
-            self._message = _("Exported to {folder}.").format(folder=series)
-        except KeyError:
+        plugin = getattr(slicer.modules, "dicomPlugins", {}).get("DICOMScalarVolumePlugin")
+        if plugin is None:
             self._message = _("Slicer's DICOM module is switched off. Switch it on in the settings, then try again.")
-        except McsrError as error:
-            self._message = str(error)
+        else:
+            try:
+                series = exportSeries(result, Path(folder), plugin())
+                self._message = _("Exported to {folder}.").format(folder=series)
+            except McsrError as error:
+                self._message = str(error)
         self.log(self._message)
         self.update()
 
@@ -176,7 +177,7 @@ class Panel(EnhancementListener):
         elif part.name == "maps" and self._point is not None:
             self.views.showPoint(self._point)
         elif part.name == "maps":
-            self.views.show()
+            self.views.showMaps()
         elif part.name == "scores":
             self._scores = scoresSentence(part.report)
         self._summary = part.report.get("summary") or self._summary

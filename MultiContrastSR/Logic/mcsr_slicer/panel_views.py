@@ -71,12 +71,28 @@ class ViewsSection:
         if result is None:
             return
         self.layout.show(result)
+        # The views are new and get their sizes only now.
+        slicer.app.processEvents(qt.QEventLoop.ExcludeUserInputEvents)
+        self.layout.fit()
         self.reveal.start(result)
         self._ui.revealSlider.value = 0
         self.chooser.setResult(result)
         self.chooser.setOpacity(self._ui.opacitySlider.value / 100)
         self.chooser.step(1)
         self.update()
+
+    def showMaps(self) -> None:
+        """Offer new maps; what is being looked at stays where it is."""
+        if not self.layout.isShown:
+            self.show()
+            return
+        self.chooser.setResult(self.result)
+        self.chooser.step(1)
+        self.update()
+
+    def pause(self) -> None:
+        """The user looks at something else: nothing blinks or listens meanwhile."""
+        self._ui.blinkBox.checked = self._ui.probeBox.checked = False
 
     def showPoint(self, ras: tuple[float, float, float]) -> None:
         """Show what one pixel of the result drew on, from its maps in the scene."""

@@ -14,7 +14,7 @@ import slicer
 from slicer.i18n import tr as _
 
 CATEGORY = "MultiContrastSR"
-SAMPLE = "MultiContrastSRPhantom"
+SAMPLE = "Brain phantom: T2 and T1"
 SCALE = 4
 TARGET, REFERENCE, TRUTH = "Phantom T2 low resolution", "Phantom T1", "Phantom T2 original"
 _THUMBNAIL = Path(__file__).resolve().parents[2] / "Resources" / "Icons" / "MultiContrastSR_phantom.png"
@@ -75,13 +75,17 @@ def phantomVolumes(size: str) -> tuple[Any, Any, Any]:
 
 def _whileSlicerLives(make: Callable[[], Any]) -> Any:
     """Numpy in another thread; Qt and the scene stay in this one."""
+    import qt
+
     slicer.util.showStatusMessage(_("Making the phantom; this takes about half a minute..."))
     with ThreadPoolExecutor(max_workers=1) as executor:
         future = executor.submit(make)
         while not future.done():
-            slicer.app.processEvents()
+            # No clicks meanwhile: a second one would start a second phantom within this one.
+            slicer.app.processEvents(qt.QEventLoop.ExcludeUserInputEvents)
             time.sleep(0.02)
-        return future.result()
+    slicer.util.showStatusMessage(_("The phantom was added."), 3000)
+    return future.result()
 
 
 def _show(node: Any) -> None:
