@@ -60,7 +60,7 @@ def test_transform_without_reference(opened: SimpleNamespace, phantom: Phantom) 
 
 def test_maps_need_a_result_a_choice_and_the_target(shown: SimpleNamespace) -> None:
     ui, choices = shown.ui, shown.widget._parameterNode
-    assert ui.mapsButton.toolTip == "Choose maps under Advanced first."
+    assert ui.mapsButton.toolTip == "Choose maps or trust maps under Advanced first."
     ui.allMapsButton.click()
     assert ui.mapsButton.enabled
     slicer.mrmlScene.RemoveNode(shown.target)
@@ -81,7 +81,7 @@ def test_maps_are_asked_for_as_the_result_was_made(shown: SimpleNamespace) -> No
     shown.ui.mapsButton.click()
     request = json.loads((shown.worker.jobFolder / "request.json").read_text())
     assert (request["kind"], request["point_ras"]) == ("maps", None)
-    assert request["settings"] == made | {"maps": "all", "registration": "none"}
+    assert request["settings"] == made | {"maps": "all", "registration": "none", "trust": False}
     shown.widget.logic.runner.cancel()
     shown.worker.exit()
 
@@ -127,7 +127,8 @@ def test_warnings_of_the_worker_reach_the_panel(shown: SimpleNamespace, phantom:
     shown.widget.panel.onNodes(part, [])
     shown.widget.panel.onFinished()
     text = shown.ui.statusLabel.text
-    assert "Result: 31.3 dB PSNR, 0.900 SSIM. The scans barely overlap. Research use only." in text
+    lines = ["Done: . Result: 31.3 dB PSNR, 0.900 SSIM.", "The scans barely overlap.", "Research use only."]
+    assert lines == text.splitlines()[:3]
     assert "Interpolated" not in text
     shown.worker.exit()
 

@@ -227,6 +227,8 @@ def test_trust_maps_can_come_later_too(session: SimpleNamespace) -> None:
     assert "Checks passed: " in session.ui.statusLabel.text
     assert "Reference used in all" in session.ui.statusLabel.text
     assert result(session).GetImageData().GetMTime() == before
+    assert session.ui.familySelector.currentText == "Trust"
+    choose(session.ui.mapSelector, "Expected error")
     save_png(screenshot(slicer.app.layoutManager()), PICTURES / "views-trust.png")
     session.ui.trustBox.checked = False
 

@@ -177,7 +177,7 @@ class Panel(EnhancementListener):
         elif part.name == "maps" and self._point is not None:
             self.views.showPoint(self._point)
         elif part.name == "maps":
-            self.views.showMaps()
+            self.views.showMaps(nodes)
         elif part.name == "scores":
             self._scores = scoresSentence(part.report)
         self._summary = part.report.get("summary") or self._summary
@@ -258,8 +258,8 @@ class Panel(EnhancementListener):
         assert self._job is not None
         name = self._job.output.GetName() if self._job.output is not None else ""
         done = _("Done: {name}.").format(name=name)
-        sentences = (done, self._scores, *self._summary, *warnings, _("Research use only."))
-        return " ".join(words for words in sentences if words)
+        first = f"{done} {self._scores}".strip()
+        return "\n".join((first, *self._summary, *warnings, _("Research use only.")))
 
     def _keepSpeed(self, report: Mapping[str, Any]) -> None:
         if self._work is not None:

@@ -81,13 +81,13 @@ class ViewsSection:
         self.chooser.step(1)
         self.update()
 
-    def showMaps(self) -> None:
-        """Offer new maps; what is being looked at stays where it is."""
+    def showMaps(self, nodes: list[Any]) -> None:
+        """Show the first of new maps; what is being looked at stays where it is."""
         if not self.layout.isShown:
             self.show()
             return
         self.chooser.setResult(self.result)
-        self.chooser.step(1)
+        self.chooser.choose(next((node for node in nodes if tag(node, "Role") == "map"), None))
         self.update()
 
     def pause(self) -> None:
