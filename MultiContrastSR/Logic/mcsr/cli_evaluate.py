@@ -31,6 +31,7 @@ def evaluate(
     split: Annotated[str, typer.Option(help="Which subjects.")] = "val",
     sessions: Annotated[str, typer.Option(help="Only these sessions, comma-separated.")] = "",
     limit_slices: Annotated[int, typer.Option(min=0, help="At most so many slices of a pair; 0 for all.")] = 0,
+    fallback: Annotated[bool, typer.Option(help="Where a reference does not fit, the target helps itself.")] = True,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     output: Annotated[
@@ -62,7 +63,7 @@ def evaluate(
             sessions=_names(sessions),
             protocol=protocol_named(protocol) if protocol else None,
             limit_slices=limit_slices,
-            settings=Settings(device=device, seed=seed),
+            settings=Settings(device=device, seed=seed, fallback=fallback),
             lpips=None if isinstance(lpips, str) else lpips,
         )
         with complete_folder(output) if output else nullcontext() as folder:

@@ -25,7 +25,7 @@ def reliability(
     """Compare the expected error of the trust maps with the real one, where the truth is known."""
     from .errors import WeightsError
     from .evaluation_trust import observe_cases, reliability_of
-    from .imageio import check_output_path
+    from .imageio import check_folder_of, check_output_path
     from .job import Settings
     from .trust_calibration import find_calibration
     from .weights import shipped_models
@@ -34,6 +34,7 @@ def reliability(
     with console.exit_on_error():
         if output is not None:
             check_output_path(output, [])
+            check_folder_of(output)
         wanted, factors = ([word.strip() for word in words.split(",")] for words in (models, scales))
         entries = [
             e

@@ -108,8 +108,7 @@ def complete_file(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: in place of any `OSError` (no such folder, not writable, full disk).
     """
-    if not path.parent.is_dir():
-        raise OutputError(f"{path} cannot be written: there is no folder {path.parent}; create it first.")
+    check_folder_of(path)
     temporary = path.with_name(f".{secrets.token_hex(4)}.{path.name}")
     try:
         yield temporary
@@ -141,6 +140,16 @@ def check_output_path(path: str | Path, inputs: Iterable[str | Path]) -> None:
         files = source.iterdir() if source.is_dir() else [source]
         if any(_same_file(path, file) for file in files):
             raise OutputError(f"Writing {path} would overwrite the input {source}; choose another output.")
+
+
+def check_folder_of(path: Path) -> None:
+    """Refuse a file in a folder that does not exist: said before long work rather than after it.
+
+    Raises:
+        OutputError: when there is no such folder.
+    """
+    if not path.parent.is_dir():
+        raise OutputError(f"{path} cannot be written: there is no folder {path.parent}; create it first.")
 
 
 def prepare_output_folder(folder: str | Path, inputs: Iterable[str | Path], outputs: Iterable[str] = ()) -> Path:
