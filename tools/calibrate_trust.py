@@ -24,15 +24,14 @@ def main() -> None:
     arguments = parser.parse_args()
     path = MODELS / CALIBRATIONS
     known = read_calibrations(path)
-    calibrations = {}
-    for entry in shipped_models():
-        if entry["sha256"] not in known:
+    shipped = {entry["sha256"]: entry for entry in shipped_models()}
+    for sha256, entry in shipped.items():
+        if sha256 not in known:
             settings = Settings(model=entry["architecture"], scale=entry["scale"])
             cases = observe_cases(arguments.data, "train", settings, sessions=SESSIONS, limit_slices=arguments.slices)
-            known[entry["sha256"]] = calibration_of(list(cases))
-        calibrations[entry["sha256"]] = known[entry["sha256"]]
-        print(entry["id"], calibrations[entry["sha256"]].coefficients, flush=True)
-        write_calibrations(path, calibrations)
+            known[sha256] = calibration_of(list(cases))
+            write_calibrations(path, {key: known[key] for key in shipped if key in known})
+        print(entry["id"], known[sha256].coefficients, flush=True)
 
 
 if __name__ == "__main__":
