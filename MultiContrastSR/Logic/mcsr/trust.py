@@ -58,6 +58,7 @@ SPECS = {
         meaning="How much better edges of reference and target agree here than with the reference moved aside by two "
         "low-resolution pixels: 0, no better (or no reference here); 1, twice as well.",
         family=FAMILY,
+        unit="0: no better, 1: twice as well",
         limits=(0.0, 1.0),
     ),
 }
