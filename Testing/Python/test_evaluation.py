@@ -139,7 +139,7 @@ def test_a_protocol_adds_its_own_scores(data: Path, untrained_x2: Path) -> None:
 def test_all_models_are_those_that_can_run(data: Path) -> None:
     study = Study(data, ["all"], [3], ["self"], sessions=["a1"], limit_slices=1)
     (case,) = evaluate(study)
-    assert {"sinc", "linear", "cubic"} == {run.model for run in case.runs}
+    assert {run.model for run in case.runs} == {"sinc", "linear", "cubic", "daasr-s"}
     assert case.runs[0].model == "sinc"
     assert "Left out, because no weights are installed: " in case.notes[0]
     assert "dcamsr-s x3" in case.notes[0]
