@@ -13,7 +13,7 @@ from .trust_fit import FIT, ReferenceFit
 LARGEST_MISFIT_PERCENT = 1.0
 """RMS difference to the acquired input, of its range, up to which a result counts as consistent."""
 
-BASIS = "limits set on ten training sessions of six patients with MS or tumours"
+BASIS = "limits set on six training sessions of three patients with MS or a tumour"
 
 
 @dataclass(frozen=True)
