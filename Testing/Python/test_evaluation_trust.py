@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mcsr.cli import app
+from mcsr.errors import Cancelled
 from mcsr.evaluation_trust import Observed, calibration_of, observe_cases, reliability_of
 from mcsr.evaluation_trust_plot import write_reliability
 from mcsr.job import Settings
+from mcsr.progress import Event
 from mcsr.trust_calibration import Calibration
 from subject_files import write_subject
 from typer.testing import CliRunner
@@ -44,7 +46,13 @@ def test_a_wrong_calibration_shows() -> None:
 def test_cases_are_observed_where_the_truth_is_known(tmp_path: Path, untrained_x2: Path) -> None:
     write_subject(tmp_path, "a1", "val", "anna")
     settings = Settings(scale=2, weights=untrained_x2)
-    (case,) = observe_cases(tmp_path, "val", settings, limit_slices=2)
+    events: list[Event] = []
+    (case,) = observe_cases(tmp_path, "val", settings, limit_slices=2, progress=events.append)
+    fractions = [event.fraction for event in events]
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == pytest.approx(1)
+    with pytest.raises(Cancelled):
+        list(observe_cases(tmp_path, "val", settings, limit_slices=2, cancelled=lambda: True))
     assert case.key == "a1 T2<-T1"
     assert case.features.shape == (3, len(case.errors))
     assert 500 < len(case.errors) < 2 * 50 * 58

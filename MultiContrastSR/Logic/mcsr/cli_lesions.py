@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from .cli_console import Console
+from .cli_models import entries_named
 
 
 def lesions(
@@ -18,10 +19,12 @@ def lesions(
     """Measure on a phantom how much of a lesion survives, and how much of one in the reference alone appears."""
     from .evaluation_lesions import lesion_scene, markdown, measure
     from .job import Settings
+    from .weights import added_models, shipped_models
 
     console = Console()
     with console.exit_on_error():
-        runs = _runs(models, scales)
+        entries = entries_named([*shipped_models(), *added_models()], models, scales)
+        runs = list(dict.fromkeys((entry["architecture"], entry["scale"]) for entry in entries))
         console.say("Making the brain phantom ...")
         scene = lesion_scene(seed)
         with console.progress() as progress:
@@ -30,19 +33,3 @@ def lesions(
             )
             effects = {(model, scale): found for model, scale, found in measured}
         typer.echo(markdown(scene, effects))
-
-
-def _runs(models: str, scales: str) -> list[tuple[str, int]]:
-    """Which of the models asked for have weights, and at which scales."""
-    from .errors import WeightsError
-    from .weights import added_models, shipped_models
-
-    wanted, factors = ([word.strip() for word in words.split(",")] for words in (models, scales))
-    runs = [
-        (entry["architecture"], entry["scale"])
-        for entry in [*shipped_models(), *added_models()]
-        if (models == "all" or entry["architecture"] in wanted) and str(entry["scale"]) in factors
-    ]
-    if not runs:
-        raise WeightsError(f"No weights are installed for {models} at scale {scales}; see `mcsr models list`.")
-    return list(dict.fromkeys(runs))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -151,6 +152,26 @@ def import_checkpoint(
             file=str(output),
             sha256=report.sha256,
         )
+
+
+def entries_named(entries: Iterable[dict[str, Any]], models: str, scales: str) -> list[dict[str, Any]]:
+    """Those of weights that two comma-separated options ask for.
+
+    Args:
+        entries: see `weights.shipped_models`.
+        models: names, or "all".
+        scales: numbers.
+
+    Raises:
+        WeightsError: when there is none.
+    """
+    from .errors import WeightsError
+
+    wanted, factors = ([word.strip() for word in words.split(",")] for words in (models, scales))
+    found = [e for e in entries if (models == "all" or e["architecture"] in wanted) and str(e["scale"]) in factors]
+    if not found:
+        raise WeightsError(f"No weights are installed for {models} at scale {scales}; see `mcsr models list`.")
+    return found
 
 
 def _cost_cells(costs: dict[str, Any]) -> list[str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .cli_console import Console
+from .cli_models import entries_named
 
 if TYPE_CHECKING:
     from .evaluation_trust import Reliability
@@ -23,7 +24,6 @@ def reliability(
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Figure to write (.png).")] = None,
 ) -> None:
     """Compare the expected error of the trust maps with the real one, where the truth is known."""
-    from .errors import WeightsError
     from .evaluation_trust import observe_cases, reliability_of
     from .imageio import check_folder_of, check_output_path
     from .job import Settings
@@ -35,14 +35,7 @@ def reliability(
         if output is not None:
             check_output_path(output, [])
             check_folder_of(output)
-        wanted, factors = ([word.strip() for word in words.split(",")] for words in (models, scales))
-        entries = [
-            e
-            for e in shipped_models()
-            if (models == "all" or e["architecture"] in wanted) and str(e["scale"]) in factors
-        ]
-        if not entries:
-            raise WeightsError(f"No weights are installed for {models} at scale {scales}; see `mcsr models list`.")
+        entries = entries_named(shipped_models(), models, scales)
         chosen = [name.strip() for name in sessions.split(",") if name.strip()]
         found: dict[str, list[Reliability]] = {}
         for entry in entries:
@@ -52,8 +45,17 @@ def reliability(
                 continue
             console.say(f"{entry['id']} ...")
             settings = Settings(model=entry["architecture"], scale=entry["scale"])
-            cases = observe_cases(data, split, settings, sessions=chosen, limit_slices=limit_slices)
-            found[entry["id"]] = [reliability_of(case, calibration) for case in cases]
+            with console.progress() as progress:
+                cases = observe_cases(
+                    data,
+                    split,
+                    settings,
+                    sessions=chosen,
+                    limit_slices=limit_slices,
+                    progress=progress,
+                    cancelled=console.cancelled,
+                )
+                found[entry["id"]] = [reliability_of(case, calibration) for case in cases]
         typer.echo(_table(found))
         if output is not None:
             from .evaluation_trust_plot import write_reliability

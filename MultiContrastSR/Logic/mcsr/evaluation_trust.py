@@ -14,6 +14,7 @@ from .geometry import crop_grid
 from .intensity import foreground, intensity_scale
 from .job import Settings
 from .pipeline import observe
+from .progress import CancelQuery, JobProgress, ProgressCallback, never_cancelled, no_progress
 from .subjects import SubjectPair, find_subject_pairs
 from .trust import expected_error
 from .trust_calibration import Calibration, calibrate
@@ -64,7 +65,14 @@ class Reliability:
 
 
 def observe_cases(
-    data: Path, split: str, settings: Settings, *, sessions: Sequence[str] = (), limit_slices: int = 0
+    data: Path,
+    split: str,
+    settings: Settings,
+    *,
+    sessions: Sequence[str] = (),
+    limit_slices: int = 0,
+    progress: ProgressCallback = no_progress,
+    cancelled: CancelQuery = never_cancelled,
 ) -> Iterator[Observed]:
     """Enhance degraded targets with their references where they lie, and look at the errors.
 
@@ -74,6 +82,8 @@ def observe_cases(
         settings: model, scale, device.
         sessions: only these.
         limit_slices: at most so many, the middle ones; 0 for all.
+        progress: receives events.
+        cancelled: asked between steps.
 
     Raises:
         InputError: when there is no such session.
@@ -81,17 +91,26 @@ def observe_cases(
     pairs = [p for p in find_subject_pairs(data, split) if not sessions or p.path.stem in sessions]
     if not pairs:
         raise InputError(f"{data} has no session {', '.join(sessions)} in split '{split}'.")
+    report = JobProgress(progress, cancelled, {pair.key: 1.0 for pair in pairs})
     for pair in pairs:
-        yield _observed(pair, settings, limit_slices)
+        with report.stage(pair.key):
+            found = _observed(pair, settings, limit_slices, report)
+        yield found
 
 
-def _observed(pair: SubjectPair, settings: Settings, limit_slices: int) -> Observed:
+def _observed(pair: SubjectPair, settings: Settings, limit_slices: int, report: JobProgress) -> Observed:
     factors = (1, settings.scale, settings.scale)
     truth, reference = (_middle(pair.read(contrast), limit_slices) for contrast in (pair.target, pair.reference))
     truth = crop_to_multiple(truth, factors)[0]
     target = degrade_volume(truth, factors)
     settings = replace(settings, plane=pair.plane, registration="none")
-    seen = observe(target, reference, settings)
+    seen = observe(
+        target,
+        reference,
+        settings,
+        progress=lambda event: report.update(event.fraction),
+        cancelled=report.cancelled,
+    )
     scale = intensity_scale(target.array_kji, target.name)
     inside = np.flatnonzero(foreground(truth.array_kji))
     if len(inside) > _MOST_VOXELS:

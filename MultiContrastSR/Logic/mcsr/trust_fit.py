@@ -4,7 +4,7 @@ Edges of two contrasts of the same anatomy run in the same directions, whichever
 inverted contrast fits as well. How well they do is measured where the reference lies, and again with the reference
 moved by two low-resolution pixels: anatomy of somebody else, of another slice or of another place agrees no better
 where it lies than a little beside. Measured on the brain slices of the training and validation sessions at x2 and x4:
-of about 1,600 with the right reference 10 are below 0.07, with its contrast inverted about 70, all of them at the ends
+of about 1,600 with the right reference 10 are below 0.07, with its contrast inverted about 70, most of them at the ends
 of the brain; mirrored, 6 pixels away or from the next slice but one they are mostly below 0.03.
 """
 
