@@ -8,9 +8,11 @@ from mcsr.errors import InputError
 from mcsr.geometry import Grid
 from mcsr.training.augmentation import (
     CURVE_KNOTS,
+    LESION_CONTRASTS,
     Augmentation,
     curved,
     displaced,
+    ellipse,
     inverted,
     misaligned,
     noisy,
@@ -19,6 +21,7 @@ from mcsr.training.augmentation import (
     shifted,
     smooth_field,
     turned,
+    with_lesions,
 )
 from scenes import scene
 
@@ -145,3 +148,24 @@ def test_all_images_of_a_sample_are_turned_alike(image: np.ndarray) -> None:
             assert correlation(high[:, ::2, ::2], low) > 0.97
             assert not np.array_equal(high, image[..., : high.shape[2]])
     assert turned((image,), Augmentation(flip=0, quarter_turns=1.0), np.random.default_rng(0))[0].shape == image.shape
+
+
+def test_lesions_are_in_the_tissue_and_change_it_by_their_contrast(image: np.ndarray) -> None:
+    changes = []
+    for seed in range(30):
+        changed = with_lesions(image, Augmentation(lesions=1.0), np.random.default_rng(seed))
+        assert changed.dtype == image.dtype
+        assert changed.min() >= 0
+        assert np.abs(changed - image).max() <= 8 * LESION_CONTRASTS[1] * image.max(), "some overlap"
+        changes.append(float(np.mean(np.abs(changed - image) > 0.02)))
+    assert 0.005 < np.mean(changes) < 0.2
+    assert np.array_equal(with_lesions(0 * image, Augmentation(lesions=1.0), np.random.default_rng(0)), 0 * image)
+
+
+def test_an_ellipse_has_its_axes_its_direction_and_an_edge() -> None:
+    upright = ellipse((81, 81), np.array([40, 40]), np.array([20.0, 5.0]), 0.0, 2.0)
+    assert (upright[:, 40] >= 0.5).sum() == 41, "its first axis is along the rows"
+    assert (upright[40] >= 0.5).sum() == 11
+    assert np.allclose(upright[40, 44:48], [0.5 + 0.5, 0.5, 0, 0])
+    turned_by_a_quarter = ellipse((81, 81), np.array([40, 40]), np.array([20.0, 5.0]), np.pi / 2, 2.0)
+    assert np.allclose(turned_by_a_quarter, upright.T)

@@ -23,7 +23,10 @@ def evaluate(
     scales: Annotated[str, typer.Option(help="Comma-separated scales.")] = "2,4",
     conditions: Annotated[
         str,
-        typer.Option(help="Comma-separated: true, self, foreign, misregistered (all: these four), registered."),
+        typer.Option(
+            help="Comma-separated: true, self, foreign, misregistered (all: these four), registered; anatomy, motion, "
+            "void, cropped, resampled, inverted (wrong: these, self, foreign and misregistered)."
+        ),
     ] = "true,self",
     protocol: Annotated[
         str, typer.Option(help="Also as a paper measures: cd-dpe, daasr, hftn-sr, dcamsr or diffmsr.")
@@ -40,7 +43,7 @@ def evaluate(
 ) -> None:
     """Score models where the truth is known: with the right reference, without one, with a wrong or a moved one."""
     from .errors import InputError
-    from .evaluation import ALL_CONDITIONS, Study
+    from .evaluation import GROUPS, Study
     from .evaluation_files import complete_folder
     from .evaluation_protocols import protocol_named
     from .job import Settings
@@ -58,7 +61,7 @@ def evaluate(
             data,
             _names(models),
             factors,
-            conditions=ALL_CONDITIONS if conditions == "all" else _names(conditions),
+            conditions=GROUPS.get(conditions, tuple(_names(conditions))),
             split=split,
             sessions=_names(sessions),
             protocol=protocol_named(protocol) if protocol else None,

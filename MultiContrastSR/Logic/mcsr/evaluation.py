@@ -16,8 +16,8 @@ from .canvas import signal_canvas
 from .degradation import crop_to_multiple, degradation_named, upsample
 from .errors import InputError, WeightsError
 from .evaluation_conditions import (
-    ALL_CONDITIONS,
     CONDITIONS,
+    GROUPS,
     NO_REFERENCE,
     References,
     find_candidates,
@@ -36,7 +36,7 @@ from .subjects import SubjectPair, find_subject_pairs
 from .volume import Volume
 from .weights import added_models, find_weights, shipped_models
 
-__all__ = ["ALL_CONDITIONS", "BASELINE", "Case", "Run", "Study", "evaluate"]
+__all__ = ["BASELINE", "GROUPS", "Case", "Run", "Study", "evaluate"]
 
 Task = tuple[str, str]
 """A model and a condition."""
@@ -82,7 +82,8 @@ def _tasks(study: Study) -> tuple[dict[int, list[Task]], tuple[str, ...]]:
     """What runs at each scale, the baseline first; and sentences on what does not."""
     unknown = set(study.conditions) - set(CONDITIONS)
     if unknown or not study.conditions:
-        raise InputError(f"Unknown condition '{', '.join(sorted(unknown))}'; known are {', '.join(CONDITIONS)}, all.")
+        known = ", ".join([*CONDITIONS, *GROUPS])
+        raise InputError(f"Unknown condition '{', '.join(sorted(unknown))}'; known are {known}.")
     everything = "all" in study.models
     names = dict.fromkeys([BASELINE, *(network_names() if everything else study.models)])
     installed = {(entry["architecture"], entry["scale"]) for entry in [*shipped_models(), *added_models()]}
@@ -199,8 +200,8 @@ class _Bench:
             plane=self.pair.plane,
             weights=None if condition == NO_REFERENCE else study.settings.weights,
             registration="rigid" if condition == "registered" else "none",
-            # A foreign reference may be coarser than the target, or hardly overlap it.
-            force=study.settings.force or condition == "foreign",
+            # A wrong reference may be coarser than the target, or hardly overlap it.
+            force=study.settings.force or condition in GROUPS["wrong"],
         )
         started = time.monotonic()
         result = enhance(self.target, reference, settings, progress=progress, cancelled=self.report.cancelled)

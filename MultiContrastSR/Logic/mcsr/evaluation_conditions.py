@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
+from . import evaluation_artefacts as artefacts
 from .errors import InputError
 from .geometry import rigid_matrix
 from .intensity import foreground
@@ -30,9 +31,27 @@ CONDITIONS = {
     "misregistered": f"the true reference, displaced by {MOTION_MM:g} mm and turned by {MOTION_DEGREES:g} degrees in a "
     "direction drawn by the seed, header unchanged, registration off",
     "registered": "as misregistered, registration on",
+    "anatomy": "the true reference turned by 90 degrees about the left-right axis: other anatomy",
+    "motion": f"the true reference, jerked {artefacts.MOTION_POSES - 1} times by about {artefacts.MOTION_STEP_MM:g} mm "
+    "while it was acquired",
+    "void": f"the true reference with a hole of {2 * artefacts.VOID_MM:g} mm and a bright rim, as metal makes",
+    "cropped": f"the first {100 * artefacts.KEPT_COLUMNS:.0f} % of the true reference's columns",
+    "resampled": f"the true reference, resampled from pixels {artefacts.COARSER} times as large",
+    "inverted": "the true reference with bright and dark exchanged",
 }
-ALL_CONDITIONS = ("true", "self", "foreign", "misregistered")
-"""What "all" stands for; registration costs more than the rest, so it is asked for by name."""
+GROUPS = {
+    "all": ("true", "self", "foreign", "misregistered"),
+    "wrong": ("self", "foreign", "anatomy", "misregistered", "motion", "void", "cropped", "resampled", "inverted"),
+}
+"""What one word stands for; registration costs more than the rest, so it is asked for by name."""
+
+_SPOILT: Mapping[str, Callable[[Volume, int], Volume]] = {
+    "motion": artefacts.with_motion,
+    "void": artefacts.with_void,
+    "cropped": lambda volume, _: artefacts.cropped(volume),
+    "resampled": lambda volume, _: artefacts.resampled(volume),
+    "inverted": lambda volume, _: artefacts.inverted(volume),
+}
 
 
 def find_candidates(data: Path, split: str) -> list[SubjectPair]:
@@ -88,7 +107,9 @@ class References:
             return self._foreign
         if condition in ("misregistered", "registered"):
             return self._displaced
-        return None
+        if condition == "anatomy":
+            return self._fit(turned(self._stored))
+        return _SPOILT[condition](self.true, self._seed) if condition in _SPOILT else None
 
     @cached_property
     def true(self) -> Volume:
@@ -130,6 +151,11 @@ def displaced(volume: Volume, seed: int, *, mm: float = MOTION_MM, degrees: floa
     # Turns this small about the three axes add up to one about their sum.
     angles = tuple(float(angle) for angle in degrees * axis)
     return volume.moved(rigid_matrix(angles, mm * shift, volume.grid.centre_ras))  # type: ignore[arg-type]
+
+
+def turned(volume: Volume) -> Volume:
+    """A volume turned by 90 degrees about the left-right axis through the centre of its signal."""
+    return volume.moved(rigid_matrix((90, 0, 0), (0, 0, 0), _signal_centre(volume)))
 
 
 def _signal_centre(volume: Volume) -> np.ndarray:

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Told apart with any kind of colour vision, and on black.
-_COLOURS = dict(zip(CONDITIONS, ("#56b4e9", "#f0e442", "#e06c4f", "#cc79a7", "#009e73"), strict=True))
+_OF_CONDITIONS = ("#56b4e9", "#f0e442", "#e06c4f", "#cc79a7", "#009e73")
+_OF_ARTEFACTS = ("#e69f00", "#6a8fd8", "#a6761d", "#88ccaa", "#aa4499", "#ddcc77")
+_COLOURS = dict(zip(CONDITIONS, _OF_CONDITIONS + _OF_ARTEFACTS, strict=True))
 _COLOURS[NO_REFERENCE] = "#b0b0b0"
 _WORDS = {"psnr": ("PSNR", "PSNR (dB)"), "ssim": ("SSIM", "SSIM (1: equal)")}
 

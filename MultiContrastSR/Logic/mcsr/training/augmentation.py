@@ -22,6 +22,12 @@ CURVE_KNOTS = (0.0, 0.12, 0.28, 0.48, 0.72, 1.0)
 """Denser where tissue lies: fat or fluid is what makes an image's scale."""
 AIR = 0.1
 """Inverting a contrast spares intensities well below this fraction of the scale: air stays dark."""
+LESION_PIXELS = (2.0, 12.0)
+"""Smallest and largest axis of a lesion."""
+LESION_CONTRASTS = (0.15, 0.7)
+"""Change of the signal as a fraction of that around, to either side."""
+LESION_AREA = 800
+"""Pixels for each lesion of an image that has some."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,8 @@ class Augmentation:
         elastic_pixels: largest displacement by its smooth warp.
         invert: probability that the reference's bright becomes dark and the other way round, but for air.
         curve: probability of a smooth random curve on the reference's intensities, half of them monotone.
+        lesions: probability of lesions in the reference alone, so that a network learns not to believe what nothing
+            in the target speaks for.
     """
 
     flip: float = 0.5
@@ -67,6 +75,7 @@ class Augmentation:
     elastic_pixels: float = 1.5
     invert: float = 0.0
     curve: float = 0.0
+    lesions: float = 0.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "noise_level", tuple(np.atleast_1d(self.noise_level).tolist()))
@@ -117,6 +126,32 @@ def curved(image: np.ndarray, heights: np.ndarray) -> np.ndarray:
     left = np.clip(np.searchsorted(knots, image, side="right") - 1, 0, len(knots) - 2)
     along = np.clip((image - knots[left]) / np.diff(knots)[left], 0, 1)
     return heights[left] + np.diff(heights)[left] * along**2 * (3 - 2 * along)
+
+
+def with_lesions(reference: np.ndarray, augmentation: Augmentation, rng: np.random.Generator) -> np.ndarray:
+    """The reference, perhaps with soft-edged ellipses of random size, direction and contrast where it holds signal."""
+    if not happens(augmentation.lesions, rng):
+        return reference
+    changed, shape = reference.copy(), reference.shape[1:]
+    for _ in range(1 + rng.poisson(math.prod(shape) / LESION_AREA)):
+        place, angle = rng.uniform(0, shape), rng.uniform(0, math.pi)
+        axes, edge = np.exp(rng.uniform(*np.log(LESION_PIXELS), 2)) / 2, rng.uniform(1, 3)
+        contrast = rng.choice((-1, 1)) * rng.uniform(*LESION_CONTRASTS)
+        level = reference[0, int(place[0]), int(place[1])]
+        if level > AIR:
+            reach = axes.max() * (1 + edge / axes.min())
+            first, last = np.maximum(place - reach, 0).astype(int), (place + reach).astype(int) + 2
+            window = changed[0, first[0] : last[0], first[1] : last[1]]
+            window += (contrast * level * ellipse(window.shape, place - first, axes, angle, edge)).astype(window.dtype)
+    return np.maximum(changed, min(0, float(reference.min())))
+
+
+def ellipse(shape: tuple[int, ...], place: np.ndarray, axes: np.ndarray, angle: float, edge: float) -> np.ndarray:
+    """1 well inside an ellipse, 0 outside, falling linearly over `edge` pixels across its shorter axis."""
+    row, column = (indices - middle for indices, middle in zip(np.ogrid[: shape[0], : shape[1]], place, strict=True))
+    cosine, sine = math.cos(angle), math.sin(angle)
+    radius = np.hypot((cosine * row + sine * column) / axes[0], (cosine * column - sine * row) / axes[1])
+    return np.clip(0.5 + (1 - radius) * axes.min() / edge, 0, 1)
 
 
 def shifted(

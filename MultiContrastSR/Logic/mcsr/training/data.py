@@ -18,7 +18,7 @@ from ..degradation import degrade, upsample
 from ..errors import InputError
 from ..intensity import intensity_scale
 from ..subjects import Session, SubjectPair, find_subject_pairs
-from .augmentation import happens, misaligned, noisy, remapped, shifted, turned
+from .augmentation import happens, misaligned, noisy, remapped, shifted, turned, with_lesions
 from .recipe import Phase, Recipe
 
 
@@ -174,7 +174,7 @@ class TrainingSamples:
             other = others[rng.integers(len(others))] if others else pair
             image = read_reference(other, int(rng.choice(other.source.slices)), self.recipe.scale)
             reference = _fit(image, reference.shape)
-        reference = remapped(reference, augmentation, rng)
+        reference = with_lesions(remapped(reference, augmentation, rng), augmentation, rng)
         reference, offset = shifted(reference, augmentation, rng)
         reference, field = misaligned(reference, augmentation, rng)
         return reference, np.full((2, 1, 1), np.inf) if foreign else offset + field
