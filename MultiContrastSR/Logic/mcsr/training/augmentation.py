@@ -26,8 +26,6 @@ LESION_PIXELS = (2.0, 12.0)
 """Smallest and largest axis of a lesion."""
 LESION_CONTRASTS = (0.15, 0.7)
 """Change of the signal as a fraction of that around, to either side."""
-LESION_AREA = 800
-"""Pixels for each lesion of an image that has some."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +53,7 @@ class Augmentation:
         curve: probability of a smooth random curve on the reference's intensities, half of them monotone.
         lesions: probability of lesions in the reference alone, so that a network learns not to believe what nothing
             in the target speaks for.
+        lesion_area: pixels for each of them, on average.
     """
 
     flip: float = 0.5
@@ -76,6 +75,7 @@ class Augmentation:
     invert: float = 0.0
     curve: float = 0.0
     lesions: float = 0.0
+    lesion_area: float = 800.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "noise_level", tuple(np.atleast_1d(self.noise_level).tolist()))
@@ -133,7 +133,7 @@ def with_lesions(reference: np.ndarray, augmentation: Augmentation, rng: np.rand
     if not happens(augmentation.lesions, rng):
         return reference
     changed, shape = reference.copy(), reference.shape[1:]
-    for _ in range(1 + rng.poisson(math.prod(shape) / LESION_AREA)):
+    for _ in range(1 + rng.poisson(math.prod(shape) / augmentation.lesion_area)):
         place, angle = rng.uniform(0, shape), rng.uniform(0, math.pi)
         axes, edge = np.exp(rng.uniform(*np.log(LESION_PIXELS), 2)) / 2, rng.uniform(1, 3)
         contrast = rng.choice((-1, 1)) * rng.uniform(*LESION_CONTRASTS)
