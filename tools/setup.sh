@@ -1,5 +1,5 @@
 #!/bin/sh
-# Make .venv with mcsr and the named extras of pyproject.toml: tools/setup.sh cli report
+# Make .venv with mcsr and the named extras of pyproject.toml: tools/setup.sh report train
 # Does nothing when they are there already. $PYTHON chooses the interpreter (3.10 to 3.13).
 set -eu
 cd "$(dirname "$0")/.."
