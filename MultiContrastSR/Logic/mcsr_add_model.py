@@ -52,6 +52,11 @@ def main() -> int:
     except (McsrError, ImportError) as error:
         print(json.dumps({"error": str(error)}))
         return 1
+    except (OSError, MemoryError) as error:
+        reason = getattr(error, "strerror", None) or "memory ran out"
+        sentence = f"{options.file.name} could not be added ({reason}); free some space and memory, then try again."
+        print(json.dumps({"error": sentence}))
+        return 1
     print(json.dumps(answer))
     return 0
 

@@ -25,8 +25,9 @@ import test_dcamsr as dcamsr_golden
 import test_diffmsr as diffmsr_golden
 import torch
 from golden import fill, five_numbers, pseudo_random
-from mcsr import checkpoints
-from mcsr.checkpoints import import_checkpoint, read_checkpoint
+from mcsr import checkpoints, checkpoints_reading
+from mcsr.checkpoints import import_checkpoint
+from mcsr.checkpoints_reading import read_checkpoint
 from mcsr.errors import InputError, WeightsError
 from mcsr.networks import Network, cd_dpe, create_network, diffmsr
 from mcsr.networks.diffmsr_config import DiffMSRConfig
@@ -365,7 +366,7 @@ def test_a_file_that_unpacks_to_more_than_any_checkpoint_is_not_read(
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", bytes(2_000_000))
     assert file.stat().st_size < 100_000
-    monkeypatch.setattr(checkpoints, "LARGEST_FILE", 1_000_000)
+    monkeypatch.setattr(checkpoints_reading, "LARGEST_FILE", 1_000_000)
     with pytest.raises(WeightsError, match=r"far more than such a checkpoint"):
         read_checkpoint(file)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -12,6 +13,7 @@ import h5py
 import numpy as np
 import pytest
 from grids import SOME_ORDERS, oblique_grid, order_id
+from mcsr import container
 from mcsr.container import read_container, write_container
 from mcsr.errors import InputError, OutputError
 from mcsr.geometry import AxisOrder
@@ -24,6 +26,12 @@ def noise(order: AxisOrder = SOME_ORDERS[0], name: str = "sub 01", seed: int = 0
     grid = oblique_grid()
     array = np.random.default_rng(seed).normal(0, 300, grid.shape_kji).astype(np.float32)
     return Volume(array, grid.ijk_to_ras, name=name).reordered(order)
+
+
+def sum_anew(path: Path) -> None:
+    """Give a file that was changed the sum of what it is now."""
+    content = path.read_bytes()
+    path.write_bytes(container._user_block(hashlib.sha256(content[512:]).hexdigest()) + content[512:])
 
 
 @pytest.fixture
@@ -52,13 +60,13 @@ class TestRoundTrip:
         write_container(path, {"sr": volume}, PROVENANCE)
         with h5py.File(path, "r") as file:
             assert file.attrs["format"] == "mcsr-result"
-            assert file.attrs["format_version"] == 1
+            assert file.attrs["format_version"] == 2
             assert json.loads(file.attrs["provenance"]) == PROVENANCE
             dataset = file["volumes/sr"]
             assert dataset.dtype == np.float32
             assert dataset.shape == volume.grid.shape_kji
             assert dataset.chunks == (1, *dataset.shape[1:])
-            assert (dataset.compression, dataset.shuffle) == ("gzip", True)
+            assert (dataset.compression, dataset.shuffle, dataset.fletcher32) == ("gzip", True, True)
             assert dataset.attrs["ijk_to_ras"].dtype == np.float64
             assert dataset.attrs["ijk_to_ras"].shape == (4, 4)
 
@@ -146,11 +154,11 @@ class TestBadInput:
         with pytest.raises(InputError, match="no result of mcsr"):
             read_container(path)
 
-    def test_a_newer_version(self, path: Path) -> None:
-        write_container(path, {"sr": noise()}, PROVENANCE)
-        with h5py.File(path, "r+") as file:
-            file.attrs["format_version"] = 2
-        with pytest.raises(InputError, match="version 2"):
+    def test_a_newer_version(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        with monkeypatch.context() as later:
+            later.setattr(container, "FORMAT_VERSION", 3)
+            write_container(path, {"sr": noise()}, PROVENANCE)
+        with pytest.raises(InputError, match="version 3 of the result format, this program reads version 2; update"):
             read_container(path)
 
     @pytest.mark.parametrize("missing", ["volumes", "provenance", "ijk_to_ras"])
@@ -161,5 +169,8 @@ class TestBadInput:
                 del file["volumes"]
             else:
                 del (file if missing == "provenance" else file["volumes/sr"]).attrs[missing]
+        with pytest.raises(InputError, match="was changed after it was written"):
+            read_container(path)
+        sum_anew(path)
         with pytest.raises(InputError, match="damaged"):
             read_container(path)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers import full_disk
+from mcsr import temporary
 from mcsr.pipeline import enhance
 from mcsr.worker_jobs import read_settings
 from mcsr.worker_messages import event_line
@@ -235,7 +236,7 @@ def test_a_worker_that_does_not_stop_is_killed_and_the_next_job_has_another(shar
     pid = shared.workerPid
     assert pid is not None
     os.kill(pid, signal.SIGSTOP)
-    half_written = tmp_path / "new" / "out" / f".mcsr-{pid}-abc"
+    half_written = tmp_path / "new" / "out" / f".mcsr-{pid}-{temporary._HOST}-abc"
     half_written.mkdir(parents=True)
     started = time.monotonic()
     shared.cancel()

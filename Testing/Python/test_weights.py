@@ -273,10 +273,10 @@ def test_verify_hashes_everything_again(file: Path, models_folder: Path) -> None
     assert [entry["id"] for entry in added_models()] == ["some"], "links and junk are not offered"
 
 
-def test_the_second_stage_is_preferred(file: Path, network: Network, models_folder: Path, tmp_path: Path) -> None:
+def test_the_second_stage_is_preferred(models_folder: Path, tmp_path: Path) -> None:
     for stage in (1, 2):
         path = tmp_path / f"stage{stage}.safetensors"
-        save_weights(path, network, {**CARD, "scale": 3, "stage": stage})
+        save_weights(path, create_network("dcamsr-s", scale=3), {**CARD, "scale": 3, "stage": stage})
         add_model(path)
     assert find_weights("dcamsr-s", 3).metadata["stage"] == 2
 

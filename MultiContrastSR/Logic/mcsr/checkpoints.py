@@ -6,34 +6,26 @@ spec) and written with the conventions under which it was trained.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import re
-import tarfile
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from . import __version__
+from .checkpoints_reading import read_checkpoint, shown, state_dict_of
 from .checks import check_scale
 from .degradation import degradation_named
 from .errors import InputError, WeightsError
 from .networks import Network, cd_dpe, create_network, diffmsr
 from .weights import build_network, file_digest, save_weights
+from .weights_card import LARGEST_SIZE
 
 ARCHITECTURES = ("cd-dpe", "dcamsr", "diffmsr")
-LARGEST_FILE = 2**31
-"""Bytes: a checkpoint with the optimiser's state and both copies of the weights has under a tenth of it."""
-
-LARGEST_SIZE = 1024
-"""Side of the slices that weights may be made for: the routing and projections grow with its square."""
-
 _MOST_STEPS = 1000
 _NAMED = 4
 _SIGNATURES = {
@@ -41,8 +33,6 @@ _SIGNATURES = {
     "dcamsr": ("trans_lv1.0.epa_block.E.weight", "trans_lv1.0.epa_block.F.weight"),
     "diffmsr": ("G.patch_embed.proj.weight",),
 }
-# Of Lightning's checkpoints, which name the classes of callbacks and settings beside the weights.
-_STOOD_IN_FOR = ("pytorch_lightning.", "lightning.", "lightning_fabric.", "argparse.")
 _PAPERS = {
     "cd-dpe": "Gu et al., CD-DPE, AAAI 2026, arXiv 2511.14014",
     "dcamsr": "Huang, Li et al., DCAMSR, MICCAI 2023, LNCS 14229, 313-322",
@@ -131,60 +121,6 @@ def import_checkpoint(path: Path, out: Path, *, architecture: str = "auto", scal
     return ImportReport(out, save_weights(out, network.eval(), card, half=False), found, card, tuple(notes))
 
 
-def read_checkpoint(path: Path) -> Any:
-    """The contents of a checkpoint, nothing in which is run: tensors, numbers, texts, lists and mappings.
-
-    Raises:
-        WeightsError: when it is missing, too large, damaged, or holds anything else.
-    """
-    if not path.is_file():
-        raise WeightsError(f"There is no checkpoint {path}; check the path.")
-    size = path.stat().st_size
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            size = max(size, sum(entry.file_size for entry in archive.infolist()))
-    if size > LARGEST_FILE:
-        raise WeightsError(
-            f"{path.name} holds {size / 2**30:.1f} GiB, far more than such a checkpoint; check the file."
-        )
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        if tarfile.is_tarfile(path):
-            # PyTorch's first format, which its versions before 2.6 read unsafely even so (CVE-2025-32434).
-            raise ValueError("a tar archive")
-        with _stand_ins(path):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged or hostile file may raise anything
-        raise WeightsError(
-            f"{path.name} is damaged, or holds more than tensors and settings, which is not read because it could run "
-            "code; where it was trained, save its state dict alone with torch.save and import that."
-        ) from error
-
-
-def state_dict_of(content: Any, name: str) -> tuple[dict[str, Any], str]:
-    """The state dict in a checkpoint, without the prefixes of wrappers; and what it was found under.
-
-    Raises:
-        WeightsError: when there is none.
-    """
-    container = "state dict"
-    if isinstance(content, Mapping):
-        for key in ("params_ema", "params", "state_dict"):
-            if isinstance(content.get(key), Mapping):
-                content, container = content[key], key
-                break
-    if not isinstance(content, Mapping) or not any(isinstance(value, Tensor) for value in content.values()):
-        raise WeightsError(f"{name} holds no state dict; give the checkpoint file that the training wrote.")
-    tensors = {str(key): value for key, value in content.items()}
-    for prefix in ("module.", "network.", "module."):
-        inside = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-        # Lightning keeps the sums of its metrics beside the network.
-        if inside and (len(inside) == len(tensors) or prefix == "network."):
-            tensors = inside
-    return tensors, container
-
-
 def identify(tensors: Mapping[str, Any], name: str) -> str:
     """Which architecture a state dict is of.
 
@@ -195,26 +131,9 @@ def identify(tensors: Mapping[str, Any], name: str) -> str:
         if any(key in tensors for key in keys):
             return architecture
     raise WeightsError(
-        f"{name} is a checkpoint of none of {', '.join(ARCHITECTURES)} (a tensor of it is '{min(tensors)}'); "
+        f"{name} is a checkpoint of none of {', '.join(ARCHITECTURES)} (a tensor of it is '{shown(min(tensors))}'); "
         "other networks cannot be imported."
     )
-
-
-def _stand_ins(path: Path) -> contextlib.AbstractContextManager[Any]:
-    """Lets empty classes be read in place of those that a Lightning checkpoint mentions beside its weights."""
-
-    def ignore(*_: Any, **__: Any) -> None:
-        """Takes what the real class was given."""
-
-    # Both came with torch 2.6; before it such a checkpoint is refused.
-    mentioned = getattr(torch.serialization, "get_unsafe_globals_in_checkpoint", None)
-    if mentioned is None or not zipfile.is_zipfile(path):
-        return contextlib.nullcontext()
-    wanted = [full.rpartition(".") for full in mentioned(path) if full.startswith(_STOOD_IN_FOR)]
-    classes: list[Any] = [
-        type(n, (), {"__module__": m, "__init__": ignore, "__setstate__": ignore}) for m, _, n in wanted
-    ]
-    return torch.serialization.safe_globals(classes)
 
 
 def _dcamsr(tensors: Mapping[str, Any], scale: int | None, name: str) -> _Official:
@@ -369,4 +288,4 @@ def _text(tensor: Any) -> str:
 
 def _some(names: list[str]) -> str:
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
+    return ", ".join(map(shown, names[:_NAMED])) + more

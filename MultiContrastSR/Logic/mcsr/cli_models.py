@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from .cli_console import Console
+from .weights_card import FIGURES
 
 Json = Annotated[bool, typer.Option("--json", help="Events as json lines on stdout.")]
 
@@ -84,7 +85,8 @@ def models_figures(json_lines: Json = False) -> None:
 
     console = Console(json_lines)
     with console.exit_on_error():
-        cards = {entry["id"]: load_weights(entry["path"]).metadata for entry in [*shipped_models(), *added_models()]}
+        entries = [*shipped_models(), *added_models()]
+        cards = {e["id"]: load_weights(e["path"], expected_sha256=e.get("sha256")).metadata for e in entries}
         figures = {name: card["figures"] for name, card in cards.items() if card.get("figures")}
         if json_lines:
             for name, found in figures.items():
@@ -118,7 +120,7 @@ def models_verify(json_lines: Json = False) -> None:
         found = verify_models()
         table = Table("weights", "from", "state")
         for weights in found:
-            table.add_row(weights.name, weights.origin, escape(weights.problem) or "whole")
+            table.add_row(escape(weights.name), weights.origin, escape(weights.problem) or "whole")
             if json_lines:
                 console.emit("weights", **weights._asdict())
         if not json_lines:
@@ -207,7 +209,7 @@ def _summary_table(figures: dict[str, dict[str, dict[str, float]]]) -> str:
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for name, found in figures.items():
         cells = [f"{f['psnr']:.2f} ({f['psnr'] - f['psnr_sinc']:+.2f})" if (f := found.get(p)) else "-" for p in pairs]
-        mean = {key: sum(f[key] for f in found.values()) / len(found) for key in next(iter(found.values()))}
+        mean = {key: sum(f[key] for f in found.values()) / len(found) for key in FIGURES}
         cells += [f"{mean['psnr'] - mean[key]:+.2f}" for key in ("psnr_sinc", "psnr_self")]
         cells += [f"{mean[key]:.3f}" for key in ("ssim", "ssim_self", "ssim_sinc")]
         lines.append(f"| {name} | {' | '.join(cells)} |")

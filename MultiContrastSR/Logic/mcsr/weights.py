@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import hashlib
+import io
 import json
 import shutil
 from collections.abc import Mapping
@@ -12,17 +13,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, load_model, save_file, save_model
+from safetensors import SafetensorError
+from safetensors.torch import load, load_file, save_file, save_model
 from torch import Tensor
 
-from .errors import McsrError, OutputError, WeightsError
+from .errors import OutputError, WeightsError
 from .imageio import complete_file
 from .model_folders import FILE_NAME, MANIFEST, METADATA_KEY, MODEL_FOLDERS, added_files, drop_in_folder
 from .networks import Network, create_network, diffmsr, network_names
 from .networks._registry import config_of
+from .weights_card import FORMAT_VERSION, check_card, check_use, read_card, read_manifest
+from .weights_network import check_config, filled
 
-FORMAT_VERSION = 1
+LARGEST_FILE = 2**31
+"""Bytes: a checkpoint with the optimiser's state and both copies of the weights has under a tenth of it."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +44,19 @@ class Weights:
     metadata: Mapping[str, Any]
 
     def build(self) -> Network:
-        """The network with these weights in float32, ready for inference."""
-        architecture = str(self.metadata["architecture"])
+        """The network with these weights in float32, ready for inference.
+
+        Raises:
+            WeightsError: when the file has changed meanwhile, or does not fit its architecture.
+        """
+        content = _content(self.path)
+        if hashlib.sha256(content).hexdigest() != self.sha256:
+            raise WeightsError(f"{self.path.name} was changed while it was in use; start again.")
+        architecture, config = str(self.metadata["architecture"]), self.metadata["config"]
         try:
-            network = build_network(architecture, self.metadata["config"], self.metadata.get("stage"))
-            load_model(network, self.path)
-        except (McsrError, RuntimeError, TypeError, ValueError) as error:
+            check_config(architecture, self.metadata["scale"], config)
+            network = filled(lambda: build_network(architecture, config, self.metadata.get("stage")), load(content))
+        except Exception as error:  # a card that was put together by hand may ask for anything
             raise WeightsError(
                 f"{self.path.name} does not fit the architecture '{architecture}' that it names; "
                 "the file is damaged or from another version: get it again."
@@ -76,11 +87,14 @@ def save_weights(path: Path, network: Network, metadata: Mapping[str, Any], *, h
     card = {"format_version": FORMAT_VERSION, **metadata, "config": dataclasses.asdict(network.config)}
     stored = copy.deepcopy(network).cpu()
     with complete_file(path) as partial:
-        # save_model keeps a tensor that goes by two names (DCAMSR's E and F) under one; read back what it chose.
-        save_model(stored.half() if half else stored, str(partial))
-        tensors = load_file(partial)
-        card["checksum"] = _checksum(card, tensors)
-        save_file(tensors, partial, metadata={METADATA_KEY: json.dumps(card, sort_keys=True)})
+        try:
+            # save_model keeps a tensor that goes by two names (DCAMSR's E and F) under one; read back what it chose.
+            save_model(stored.half() if half else stored, str(partial))
+            tensors = load_file(partial)
+            card["checksum"] = _checksum(card, tensors)
+            save_file(tensors, partial, metadata={METADATA_KEY: json.dumps(card, sort_keys=True)})
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
         partial.chmod(0o644)  # safetensors leaves it to its owner alone
     return file_digest(path)
 
@@ -91,27 +105,29 @@ def load_weights(path: Path, *, expected_sha256: str | None = None) -> Weights:
     Raises:
         WeightsError: when it is missing, no weights file of ours, damaged, or not the expected one.
     """
-    if not path.is_file():
-        raise WeightsError(f"There is no weights file {path}; check the name, or run `mcsr models list`.")
-    sha256 = file_digest(path)
+    content = _content(path)
+    sha256 = hashlib.sha256(content).hexdigest()
     if expected_sha256 is not None and sha256 != expected_sha256:
         raise WeightsError(f"{path.name} is not the file that was released (wrong SHA-256); reinstall MultiContrastSR.")
     try:
-        with safe_open(path, framework="pt") as file:
-            card = json.loads((file.metadata() or {})[METADATA_KEY])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-        version, checksum, architecture = card["format_version"], card.pop("checksum"), card["architecture"]
-    except (SafetensorError, KeyError, ValueError, TypeError) as error:
+        card = read_card(io.BytesIO(content))
+        tensors = load(content)
+        checksum, found = card.pop("checksum", None), _checksum(card, tensors)
+    except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
         raise WeightsError(
             f"{path.name} is not a whole MultiContrastSR weights file; get it again, "
             "or convert a foreign checkpoint first."
         ) from error
-    if version != FORMAT_VERSION:
-        raise WeightsError(f"{path.name} has format {version}, this version reads {FORMAT_VERSION}; update.")
-    if checksum != _checksum(card, tensors):
+    check_card(card, path.name)
+    if checksum != found:
         raise WeightsError(f"{path.name} was changed after it was written (checksum differs); get it again.")
-    if architecture not in network_names():
-        raise WeightsError(f"{path.name} is for '{architecture}', which this version does not know; update.")
+    if card["architecture"] not in network_names():
+        raise WeightsError(f"{path.name} is for '{card['architecture']}', which this version does not know; update.")
+    odd = next((name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())), None)
+    if odd is not None:
+        raise WeightsError(
+            f"{path.name} has NaN or infinite values in {odd!r:.100}; its training failed: take an earlier checkpoint."
+        )
     return Weights(path, sha256, card)
 
 
@@ -119,11 +135,7 @@ def shipped_models() -> list[dict[str, Any]]:
     """The manifest's entries: id, architecture, scale, file, sha256 and the card; empty when nothing ships."""
     for folder in MODEL_FOLDERS:
         if (folder / MANIFEST).is_file():
-            try:
-                manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-                return [{**entry, "path": folder / _plain_name(entry["file"])} for entry in manifest["models"]]
-            except (ValueError, KeyError, TypeError) as error:
-                raise WeightsError(f"{MANIFEST} is damaged; reinstall MultiContrastSR.") from error
+            return [{**entry, "path": folder / entry["file"]} for entry in read_manifest(folder)]
     return []
 
 
@@ -134,12 +146,14 @@ def added_models() -> list[dict[str, Any]]:
     entries = []
     for path in added_files():
         try:
-            card = _read_card(path)
-            entry = {"id": path.stem, "file": path.name, "path": path, "stage": card.get("stage")}
-            if card["architecture"] in network_names():
-                entries.append({**entry, "architecture": card["architecture"], "scale": int(card["scale"])})
-        except (SafetensorError, OSError, KeyError, ValueError, TypeError):
+            with path.open("rb") as file:
+                card = read_card(file)
+            check_card(card, path.name)
+        except (OSError, ValueError, WeightsError):
             continue
+        entry = {"id": path.stem, "file": path.name, "path": path, "stage": card.get("stage")}
+        if card["architecture"] in network_names():
+            entries.append({**entry, "architecture": card["architecture"], "scale": card["scale"]})
     return entries
 
 
@@ -158,6 +172,7 @@ def add_model(file: Path) -> Path:
             f"The name {file.name} cannot be taken over; use letters, digits, . _ + - and the ending .safetensors."
         )
     weights = load_weights(file)
+    check_use(weights.metadata, file.name)
     weights.build()
     target = drop_in_folder() / file.name
     if target.is_symlink() or target.exists():
@@ -200,32 +215,15 @@ def find_weights(model: str, scale: int, file: Path | None = None) -> Weights:
     Raises:
         WeightsError: when there are none, or the file is for another model or scale.
     """
-    if file is not None:
-        weights = load_weights(file)
-        is_for = (weights.metadata["architecture"], weights.metadata["scale"])
-        if is_for != (model, scale):
-            raise WeightsError(
-                f"{file.name} is for {is_for[0]} x{is_for[1]}, not {model} x{scale}; "
-                f"use --model {is_for[0]} --scale {is_for[1]}, or another file."
-            )
-        return weights
-    shipped, added = ([e for e in found if e["architecture"] == model] for found in (shipped_models(), added_models()))
-    for entry in shipped:
-        if entry["scale"] == scale:
-            return load_weights(entry["path"], expected_sha256=entry["sha256"])
-    fitting = [entry for entry in added if entry["scale"] == scale]
-    # Of the two stages of a training the second is the one in use.
-    fitting = [entry for entry in fitting if entry["stage"] != 1] or fitting
-    if len(fitting) > 1:
+    weights = _found(model, scale) if file is None else load_weights(file)
+    is_for = (weights.metadata["architecture"], weights.metadata["scale"])
+    if is_for != (model, scale):
         raise WeightsError(
-            f"{len(fitting)} files in {drop_in_folder()} are for {model} x{scale}; choose one with --weights: "
-            f"{', '.join(entry['file'] for entry in fitting)}."
+            f"{weights.path.name} is for {is_for[0]} x{is_for[1]}, not {model} x{scale}; "
+            f"use --model {is_for[0]} --scale {is_for[1]}, or another file."
         )
-    if fitting:
-        return load_weights(fitting[0]["path"])
-    scales = ", ".join(f"x{scale}" for scale in sorted({entry["scale"] for entry in [*shipped, *added]}))
-    hint = f"there are for {scales}" if scales else "give a file with --weights, or choose one of `mcsr models list`"
-    raise WeightsError(f"No weights for {model} x{scale} are installed; {hint}.")
+    check_use(weights.metadata, weights.path.name)
+    return weights
 
 
 def file_digest(path: Path) -> str:
@@ -245,15 +243,37 @@ def _problem(path: Path, sha256: str | None) -> str:
     return ""
 
 
-def _plain_name(name: str) -> str:
-    if not FILE_NAME.fullmatch(name):
-        raise ValueError(f"{name} is no plain file name")
-    return name
+def _found(model: str, scale: int) -> Weights:
+    shipped, added = ([e for e in found if e["architecture"] == model] for found in (shipped_models(), added_models()))
+    for entry in shipped:
+        if entry["scale"] == scale:
+            return load_weights(entry["path"], expected_sha256=entry["sha256"])
+    fitting = [entry for entry in added if entry["scale"] == scale]
+    # Of the two stages of a training the second is the one in use.
+    fitting = [entry for entry in fitting if entry["stage"] != 1] or fitting
+    if len(fitting) > 1:
+        raise WeightsError(
+            f"{len(fitting)} files in {drop_in_folder()} are for {model} x{scale}; choose one with --weights: "
+            f"{', '.join(entry['file'] for entry in fitting)}."
+        )
+    if fitting:
+        return load_weights(fitting[0]["path"])
+    scales = ", ".join(f"x{scale}" for scale in sorted({entry["scale"] for entry in [*shipped, *added]}))
+    hint = f"there are for {scales}" if scales else "give a file with --weights, or choose one of `mcsr models list`"
+    raise WeightsError(f"No weights for {model} x{scale} are installed; {hint}.")
 
 
-def _read_card(path: Path) -> dict[str, Any]:
-    with safe_open(path, framework="pt") as file:
-        return json.loads((file.metadata() or {})[METADATA_KEY])
+def _content(path: Path) -> bytes:
+    """A weights file, read once: what is checked is what is used."""
+    if not path.is_file():
+        raise WeightsError(f"There is no weights file {path}; check the name, or run `mcsr models list`.")
+    try:
+        size = path.stat().st_size
+        if size > LARGEST_FILE:
+            raise WeightsError(f"{path.name} has {size / 2**30:.1f} GiB, far more than weights have; check the file.")
+        return path.read_bytes()
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read ({error.strerror}); check its permissions and the disk.") from error
 
 
 def _checksum(card: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:

@@ -5,6 +5,7 @@ Standard library and numpy only: both sides load it.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +41,12 @@ def read_array(folder: Path, name: str) -> np.ndarray:
             read_header: Any = np.lib.format.read_array_header_1_0 if version == (1, 0) else _refuse_version
             shape, _, dtype = read_header(file)
             start, end = file.tell(), file.seek(0, 2)
-        except (ValueError, OSError) as error:
+        except Exception as error:  # the header is Python text, at which its parser may fail in any way
             raise InputError(f"The file {name} of the job is no array; start the job again.") from error
-        if dtype.kind not in "iuf" or len(shape) != 3:
+        if dtype.kind not in "iuf" or len(shape) != 3 or not all(type(n) is int and n > 0 for n in shape):
             raise InputError(f"The file {name} of the job holds no 3-D image of real numbers; start the job again.")
-        count = int(np.prod(shape, dtype=object))
-        if not 0 < count <= _MOST_VOXELS or end - start != count * dtype.itemsize:
+        count = math.prod(shape)
+        if count > _MOST_VOXELS or end - start != count * dtype.itemsize:
             raise InputError(f"The file {name} of the job is not as long as its image; start the job again.")
         file.seek(0)
         array: np.ndarray = np.load(file, allow_pickle=False)

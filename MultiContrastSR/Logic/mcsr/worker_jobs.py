@@ -17,6 +17,7 @@ from .outputs import output_folder, write_result
 from .pipeline import draw_maps, enhance, simulate
 from .pipeline_inputs import degradation_for
 from .progress import CancelQuery, Event
+from .temporary import sole_writer
 from .volume import Volume
 from .worker_arrays import read_array
 from .worker_messages import REQUEST_FILE, ArrayFile, Request, read_text
@@ -66,7 +67,7 @@ def run_job(request: Request, folder: Path, memory: Memory, emit: Emit, cancelle
         job.enhance()
     else:
         inputs = [Path(file) for file in request.input_files]
-        with output_folder(Path(request.output_folder), inputs) as place:
+        with output_folder(Path(request.output_folder), inputs) as place, sole_writer(place):
             result = job.enhance()
             job.tell_writing()
             write_result(result, place, cancelled=cancelled)

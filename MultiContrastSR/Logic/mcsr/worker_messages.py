@@ -10,20 +10,22 @@ import json
 import os
 import re
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, TypeGuard
+from typing import Any, BinaryIO
 
 from .errors import InputError
+from .worker_records import FORMAT, Record, is_number, is_path, strict_json
 
-FORMAT = 1
 PREFIX = "@mcsr "
 """Begins a line that is an event; every other line is log text."""
 
 EVENTS = ("ready", "accepted", "progress", "part", "done", "cancelled", "error", "idle", "stopping")
 KINDS = ("enhance", "maps")
 PARTS = ("result", "scores", "maps")
+MAP_KINDS = ("image", "labels", "features", "displacement")
+MAP_COLOURS = ("grey", "sequential", "diverging", "wheel", "labels")
 ROLES = ("sr", "interpolated", "residual", "error", "registered_reference", "simulated_target", "map", "point_map")
 
 INBOX = "inbox"
@@ -38,8 +40,9 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _ARRAY_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,120}\.npy")
 _PART_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,120}\.json")
 _MOST_JSON_BYTES = 8 << 20
-_LONGEST_NAME = 400
-_LARGEST = 1e30
+_LONGEST_LINE = 1 << 20
+_LONGEST_CELL = 400
+_MOST_OF_INT = 2**31
 
 Matrix = tuple[tuple[float, ...], ...]
 
@@ -100,7 +103,8 @@ class Request:
         Raises:
             InputError: naming the entry that is missing or odd.
         """
-        record = _Record(text, "The request")
+        record = Record(text, "The request")
+        record.holds_only(cls, "format")
         kind, point = record.one_of("kind", KINDS), record.point("point_ras")
         if point is not None and kind != "maps":
             raise record.odd("point_ras")
@@ -114,8 +118,8 @@ class Request:
             point_ras=point,
             simulate=record.of_type("simulate", bool, False),
             settings=record.of_type("settings", dict, {}),
-            output_folder=record.of_type("output_folder", (str, type(None)), None),
-            input_files=tuple(record.strings("input_files")),
+            output_folder=record.path("output_folder"),
+            input_files=tuple(record.strings("input_files", is_path)),
         )
 
 
@@ -188,7 +192,8 @@ class Part:
         Raises:
             InputError: naming the entry that is missing or odd.
         """
-        record = _Record(text, "The result")
+        record = Record(text, "The result")
+        record.holds_only(cls, "format")
         return cls(
             name=record.one_of("name", PARTS),
             volumes=tuple(_part_volume(inner) for inner in record.inners("volumes")),
@@ -206,14 +211,16 @@ def event_line(event: str, **fields: Any) -> str:
 
 
 def read_event(line: str) -> dict[str, Any] | None:
-    """The event that a line tells, or None where it is log text."""
-    if not line.startswith(PREFIX):
+    """The event that a line tells, or None where it is log text, half an event, or one with odd fields."""
+    if not line.startswith(PREFIX) or len(line) > _LONGEST_LINE:
         return None
     try:
-        record = json.loads(line[len(PREFIX) :])
-    except (ValueError, RecursionError):
+        record = strict_json(line[len(PREFIX) :])
+    except ValueError:
         return None
-    return record if isinstance(record, dict) and record.get("event") in EVENTS else None
+    if not isinstance(record, dict) or record.get("event") not in EVENTS:
+        return None
+    return record if all(is_usable(record.get(key)) for key, is_usable in _FIELDS.items()) else None
 
 
 def is_job_id(name: str) -> bool:
@@ -264,118 +271,54 @@ def read_text(folder: Path, name: str) -> str:
         raise InputError(f"The file {name} of the job is damaged; start the job again.") from error
 
 
-class _Record:
-    """A json object whose entries are checked as they are taken out."""
-
-    def __init__(self, text: str, what: str) -> None:
-        try:
-            record = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{what} is no json; start the job again.") from error
-        self._take(record, what)
-        if self.entries.get("format") != FORMAT:
-            raise InputError(f"{what} has another format than {FORMAT}; restart Slicer.")
-
-    def _take(self, record: Any, what: str) -> None:
-        if not isinstance(record, dict):
-            raise InputError(f"{what} is no json object; start the job again.")
-        self.entries, self.what = record, what
-
-    def inner(self, key: str) -> _Record:
-        return self._of(self.entries.get(key), f"{self.what}: {key}")
-
-    def inners(self, key: str) -> list[_Record]:
-        return [self._of(entry, f"{self.what}: {key}") for entry in self.of_type(key, list, [])]
-
-    def _of(self, entry: Any, what: str) -> _Record:
-        record = _Record.__new__(_Record)
-        record._take(entry, what)
-        return record
-
-    def of_type(self, key: str, kind: type | tuple[type, ...], default: Any) -> Any:
-        value = self.entries.get(key, default)
-        if not isinstance(value, kind):
-            raise self.odd(key)
-        return value
-
-    def words(self, key: str) -> str:
-        """A text that is there and not longer than names are."""
-        value = self.entries.get(key)
-        if not isinstance(value, str) or len(value) > _LONGEST_NAME:
-            raise self.odd(key)
-        return value
-
-    def strings(self, key: str) -> list[str]:
-        values = self.of_type(key, list, [])
-        if not all(isinstance(value, str) for value in values):
-            raise self.odd(key)
-        return list(values)
-
-    def matching(self, key: str, pattern: re.Pattern[str]) -> str:
-        value = self.entries.get(key)
-        if not isinstance(value, str) or not pattern.fullmatch(value):
-            raise self.odd(key)
-        return value
-
-    def one_of(self, key: str, known: Sequence[str]) -> str:
-        value = self.entries.get(key)
-        if not isinstance(value, str) or value not in known:
-            raise self.odd(key)
-        return value
-
-    def matrix(self, key: str, *, optional: bool = False) -> Any:
-        value = self.entries.get(key)
-        if value is None and optional:
-            return None
-        if not (_is_list_of(value, 4) and all(_is_list_of(row, 4) and all(map(_is_number, row)) for row in value)):
-            raise self.odd(key)
-        return tuple(tuple(float(number) for number in row) for row in value)
-
-    def point(self, key: str) -> tuple[float, ...] | None:
-        value = self.entries.get(key)
-        if value is not None and not (_is_list_of(value, 3) and all(map(_is_number, value))):
-            raise self.odd(key)
-        return None if value is None else tuple(float(number) for number in value)
-
-    def limits(self, key: str) -> tuple[float | None, float | None]:
-        value = self.entries.get(key)
-        if not (_is_list_of(value, 2) and all(v is None or _is_number(v) for v in value)):
-            raise self.odd(key)
-        return value[0], value[1]
-
-    def odd(self, key: str) -> InputError:
-        return InputError(f"{self.what} has no usable '{key}'; start the job again.")
+def _is_text_or_none(value: Any) -> bool:
+    return value is None or isinstance(value, str)
 
 
-def _is_list_of(value: Any, count: int) -> TypeGuard[list[Any]]:
-    return isinstance(value, list) and len(value) == count
+def _is_cell(value: Any) -> bool:
+    if isinstance(value, str):
+        return len(value) <= _LONGEST_CELL
+    return value is None or isinstance(value, float) or (type(value) is int and abs(value) < _MOST_OF_INT)
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LARGEST
+# What the panel computes with; other fields are texts to it.
+_FIELDS: dict[str, Callable[[Any], bool]] = {
+    "job": _is_text_or_none,
+    "version": _is_text_or_none,
+    "stage": _is_text_or_none,
+    "pid": lambda value: value is None or (type(value) is int and 0 <= value < _MOST_OF_INT),
+    "fraction": lambda value: value is None or (is_number(value) and 0 <= value <= 1),
+    "remaining_s": lambda value: value is None or (is_number(value) and value >= 0),
+}
 
 
-def _array_file(record: _Record) -> ArrayFile:
+def _array_file(record: Record) -> ArrayFile:
+    record.holds_only(ArrayFile)
     return ArrayFile(record.matching("file", _ARRAY_FILE), record.matrix("ijk_to_ras"), record.words("name"))
 
 
-def _array_file_or_none(record: _Record, key: str) -> ArrayFile | None:
+def _array_file_or_none(record: Record, key: str) -> ArrayFile | None:
     return None if record.entries.get(key) is None else _array_file(record.inner(key))
 
 
-def _part_volume(record: _Record) -> PartVolume:
+def _part_volume(record: Record) -> PartVolume:
+    record.holds_only(PartVolume)
     return PartVolume(
         role=record.one_of("role", ROLES),
-        **{key: record.words(key) for key in ("name", "title", "unit", "family", "kind", "colours")},
+        **{key: record.words(key) for key in ("name", "title", "unit", "family")},
         meaning=record.of_type("meaning", str, ""),
+        kind=record.one_of("kind", MAP_KINDS),
+        colours=record.one_of("colours", MAP_COLOURS),
         limits=record.limits("limits"),
         file=record.matching("file", _ARRAY_FILE),
-        ijk_to_ras=record.matrix("ijk_to_ras"),
+        ijk_to_ras=record.grid("ijk_to_ras"),
     )
 
 
-def _part_table(record: _Record) -> PartTable:
+def _part_table(record: Record) -> PartTable:
+    record.holds_only(PartTable)
     columns = record.of_type("columns", dict, {})
-    if not all(isinstance(column, list) for column in columns.values()) or len({len(c) for c in columns.values()}) > 1:
+    lists = [column for column in columns.values() if isinstance(column, list) and all(map(_is_cell, column))]
+    if len(lists) < len(columns) or len({len(column) for column in lists}) > 1:
         raise record.odd("columns")
     return PartTable(record.words("name"), record.words("title"), columns)

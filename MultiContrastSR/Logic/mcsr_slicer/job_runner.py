@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import logging
 import secrets
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -15,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import mcsr
-from mcsr.errors import InputError
+from mcsr.errors import InputError, OutputError
+from mcsr.temporary import make_temporary_folder, remove_leftovers, sole_writer
 from mcsr.worker_messages import CANCEL_FLAG, INBOX, STOP_FLAG
 
 from .job_folder import JobRequest, ResultPart, makeWorkFolder, readPart, removeFolder, writeJob
@@ -204,8 +204,8 @@ class JobRunner:
         """The work folder; some systems tidy away temporary folders, and with them a worker's."""
         if self._workFolder is None or not (self._workFolder / INBOX).is_dir():
             self._endWorker()
-            made = self._wantedFolder or tempfile.mkdtemp(prefix="mcsr-", dir=self._temporaryFolder)
-            self._workFolder = Path(made)
+            temporary = Path(self._temporaryFolder or tempfile.gettempdir())
+            self._workFolder = self._wantedFolder or make_temporary_folder(temporary)
             makeWorkFolder(self._workFolder)
         return self._workFolder
 
@@ -270,9 +270,9 @@ class JobRunner:
         if kind == "ready" and event.get("version") != mcsr.__version__:
             self._failAtStart("MultiContrastSR was updated while Slicer was open; restart Slicer.")
         elif kind == "error" and jobId is None:
-            self._onLog(str(event["message"]))
-            if event["code"] == "environment":
-                self._failAtStart(str(event["message"]))
+            self._onLog(_told(event))
+            if event.get("code") == "environment":
+                self._failAtStart(_told(event))
         elif job is not None and jobId == job.id:
             self._onJobEvent(job, event)
         elif self._stopping is not None and jobId == self._stopping.id and kind in ("done", "cancelled", "error"):
@@ -281,7 +281,8 @@ class JobRunner:
     def _onJobEvent(self, job: _Job, event: dict[str, Any]) -> None:
         kind = event["event"]
         if kind == "progress":
-            job.listener.onProgress(float(event["fraction"]), str(event["stage"]), event.get("remaining_s"))
+            fraction, stage = event.get("fraction") or 0.0, event.get("stage") or ""
+            job.listener.onProgress(fraction, stage, event.get("remaining_s"))
         elif kind == "part":
             try:
                 part = readPart(job.folder, event.get("file"))
@@ -298,7 +299,7 @@ class JobRunner:
                 elif kind == "cancelled":
                     job.listener.onCancelled()
                 else:
-                    job.listener.onFailed(str(event["message"]), str(event.get("details", "")))
+                    job.listener.onFailed(_told(event), str(event.get("details", "")))
             finally:
                 self._drop(job)
 
@@ -331,12 +332,16 @@ class JobRunner:
         with suppress(OSError):
             job.ticket.unlink(missing_ok=True)
         removeFolder(job.folder)
-        if killed and job.outputFolder is not None and "pid" in self.workerFacts:
-            for unfinished in job.outputFolder.glob(f".mcsr-{self.workerFacts['pid']}-*"):
-                shutil.rmtree(unfinished, ignore_errors=True)
+        if killed and job.outputFolder is not None:
+            with suppress(OutputError), sole_writer(job.outputFolder):
+                remove_leftovers(job.outputFolder)
             for folder in job.missingFolders:
                 with suppress(OSError):  # not empty, or never made
                     folder.rmdir()
+
+
+def _told(event: dict[str, Any]) -> str:
+    return str(event.get("message") or "The worker failed and did not say why; see the log, and try again.")
 
 
 def _handOverFailed(error: OSError) -> str:

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mcsr.model_folders import MANIFEST, METADATA_KEY, MODEL_FOLDERS, added_files
+from mcsr.errors import WeightsError
+from mcsr.model_folders import MODEL_FOLDERS, added_files
+from mcsr.weights_card import check_card, read_card, read_manifest
 
 logger = logging.getLogger(__name__)
 
 NETWORKS = "MultiContrastSR_networks.json"
 """What the engine says of its networks; written by tools/make_resources.py, held by a test."""
-
-_LARGEST_HEADER = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -91,21 +91,6 @@ def readModels() -> dict[str, ModelInfo]:
     return {model.name: model for model in sorted(found, key=lambda model: not model.weights)}
 
 
-def readCard(path: Path) -> dict[str, Any]:
-    """What a weights file says of itself.
-
-    :raises ValueError: when it is no weights file of MultiContrastSR.
-    """
-    with path.open("rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-        if not 0 < size <= _LARGEST_HEADER:
-            raise ValueError(f"{path.name} is no safetensors file")
-        try:
-            return dict(json.loads(json.loads(file.read(size))["__metadata__"][METADATA_KEY]))
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"{path.name} has no card") from error
-
-
 def _model(name: str, facts: Mapping[str, Any], weights: list[WeightsInfo]) -> ModelInfo:
     return ModelInfo(
         name=name,
@@ -118,10 +103,15 @@ def _model(name: str, facts: Mapping[str, Any], weights: list[WeightsInfo]) -> M
 
 
 def _shipped(folder: Path) -> list[WeightsInfo]:
-    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    try:
+        entries = read_manifest(folder)
+    except WeightsError as error:
+        # The panel then says that there are no weights; all else goes on.
+        logger.error("%s", error)
+        return []
     return [
         WeightsInfo(entry["id"], entry["architecture"], int(entry["scale"]), folder / entry["file"], True, entry)
-        for entry in manifest["models"]
+        for entry in entries
     ]
 
 
@@ -129,9 +119,11 @@ def _added(known: set[str]) -> list[WeightsInfo]:
     found = []
     for path in added_files():
         try:
-            card = readCard(path)
+            with path.open("rb") as file:
+                card = read_card(file)
+            check_card(card, path.name)
             if card["architecture"] in known and card.get("stage") != 1:
                 found.append(WeightsInfo(path.stem, card["architecture"], int(card["scale"]), path, False, card))
-        except (OSError, KeyError, TypeError, ValueError) as error:
+        except (OSError, KeyError, TypeError, ValueError, WeightsError) as error:
             logger.info("left out of the list of models: %s", error)
     return found
