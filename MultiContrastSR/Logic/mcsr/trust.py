@@ -11,9 +11,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from .degradation import FactorsKJI, degrade
+from .degradation import FactorsKJI
 from .errors import InputError
-from .intensity import is_magnitude
 from .maps import MapView
 from .networks import MapSpec
 from .noise import noise_density
@@ -75,26 +74,24 @@ def trust_views(names: Sequence[str]) -> list[MapView]:
 
 
 def consistency_error(
-    sr: np.ndarray, acquired: np.ndarray, factors_kji: FactorsKJI, degradation: str
+    misfit: np.ndarray, acquired: np.ndarray, factors_kji: FactorsKJI
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """How far a result, degraded again, is from what was acquired; each low-resolution pixel repeated (K, H, W).
 
     Args:
-        sr: (K, H, W), intensity units of the input.
-        acquired: (K, h, w).
-        factors_kji: between the two.
-        degradation: of the weights.
+        misfit: (K, h, w), fractions of the input's range, see `consistency.misfit`.
+        acquired: (K, h, w), intensity units of the input.
+        factors_kji: between input and result.
 
     Returns:
         In percent of the input's range; and in noise standard deviations, None where no noise can be told.
     """
-    misfit = degrade(sr, factors_kji, degradation, signed=not is_magnitude(acquired)) - acquired
-    percent = 100 * misfit / (float(np.ptp(acquired)) or 1.0)
     sigma = noise_sd(acquired)
-    in_noise = None if sigma is None else misfit / sigma[:, None, None]
-    fine = [None if values is None else _repeated(values, factors_kji) for values in (percent, in_noise)]
-    assert fine[0] is not None
-    return fine[0], fine[1]
+    percent = _repeated(100 * misfit, factors_kji)
+    if sigma is None:
+        return percent, None
+    extent = float(np.ptp(acquired)) or 1.0
+    return percent, _repeated(misfit * (extent / sigma[:, None, None]).astype(misfit.dtype), factors_kji)
 
 
 def noise_sd(acquired: np.ndarray) -> np.ndarray | None:
