@@ -28,14 +28,16 @@ def train(
     import dataclasses
     import logging
     import signal
-    from contextlib import nullcontext
+    from contextlib import ExitStack
 
     from .errors import Cancelled, InputError, McsrError
     from .progress import no_progress
+    from .temporary import sole_writer
 
     console = Console()
     with console.exit_on_error():
         try:
+            from .outputs import output_folder
             from .training.devices import open_fabric
             from .training.loop import train as run
             from .training.recipe import load_recipe
@@ -50,8 +52,13 @@ def train(
         first = fabric.is_global_zero
         if not first:  # the first process talks to the user, and stops all others after a checkpoint
             signal.signal(signal.SIGINT, signal.SIG_IGN)
-        with console.progress() if first else nullcontext(no_progress) as progress:
-            if first:  # in here, where the progress bar makes way for lines on stderr
+        with ExitStack() as alone:
+            progress = no_progress
+            if first:
+                alone.enter_context(output_folder(output, (), ()))
+                alone.enter_context(sole_writer(output))
+                progress = alone.enter_context(console.progress())
+                # In here, where the progress bar makes way for lines on stderr.
                 logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
             network = run(
                 chosen,
@@ -66,8 +73,9 @@ def train(
                 progress=progress,
                 cancelled=console.cancelled,
             )
-        if console.cancelled():
-            raise Cancelled(f"Stopped; the checkpoint is in {output}: go on with --resume.")
+            if console.cancelled():
+                raise Cancelled(f"Stopped; the checkpoint is in {output}: go on with --resume.")
+            if first:
+                file = export_weights(network, chosen, data, output / "weights.safetensors")
         if first:
-            file = export_weights(network, chosen, data, output / "weights.safetensors")
             console.say(f"Wrote {file}.")

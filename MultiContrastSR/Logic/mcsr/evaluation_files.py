@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from .evaluation_statistics import Difference
 from .evaluation_study import Case
 from .evaluation_tables import difference_rows, slice_rows, summary_rows, write_csv
 from .imageio import complete_file, prepare_output_folder
+from .temporary import temporary_beside
 
 TABLES_FILE = "tables.md"
 SLICES_FILE, SUMMARY_FILE, TESTS_FILE = "slices.csv", "summary.csv", "tests.csv"
@@ -34,7 +34,7 @@ def complete_folder(folder: Path) -> Iterator[Path]:
         raise OutputError(f"{folder} exists already and is not empty; name another folder.")
     if not folder.parent.is_dir():
         raise OutputError(f"{folder} cannot be made: there is no folder {folder.parent}; create it first.")
-    staging = folder.with_name(f".{secrets.token_hex(4)}.{folder.name}")
+    staging = temporary_beside(folder)
     try:
         yield prepare_output_folder(staging, ())
         try:

@@ -1,11 +1,13 @@
-"""What a job leaves on disk: all files whole, or none."""
+"""What a job leaves on disk: all files whole, or none; and all of one job.
+
+report.json goes first and comes last: a folder without it holds no whole result, whenever a process is killed.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
@@ -13,19 +15,23 @@ from pathlib import Path
 
 from .container import write_container
 from .errors import Cancelled, OutputError
-from .imageio import prepare_output_folder, write_volume
+from .imageio import complete_file, prepare_output_folder, write_volume
 from .job import Result
 from .progress import CancelQuery, never_cancelled
 from .report import Panels, write_figure
 from .report_maps import write_maps_figure
+from .temporary import make_temporary_folder
 from .volume import Volume
 
 CONTAINER_FILE = "result.h5"
 REPORT_FILE = "report.json"
+UNFINISHED_FILE = "unfinished.json"
+"""In the place of the report while files are moved; stays where a process is killed just then."""
 FIGURE_FILE = "report.png"
 MAPS_FIGURE_FILE = "maps.png"
 MAPS_FOLDER = "maps"
 VOLUMES = ("sr", "residual")
+VOLUME_SUFFIXES = (".nii.gz", ".nrrd")
 OUTPUT_FILES = (*(f"{name}.nii.gz" for name in VOLUMES), CONTAINER_FILE, REPORT_FILE, FIGURE_FILE, MAPS_FIGURE_FILE)
 
 
@@ -55,8 +61,8 @@ def write_result(
 ) -> list[Path]:
     """Write sr, residual, maps/, container, report and figures into an existing folder.
 
-    Everything is written beside it first and moved when complete; a failure leaves the folder as it was. Volumes are
-    NIfTI, but for sheared grids, which NIfTI cannot hold: those are NRRD.
+    Everything is written beside it first and moved when complete; a failure before that leaves the folder as it was.
+    Volumes are NIfTI, but for sheared grids, which NIfTI cannot hold: those are NRRD.
 
     Args:
         result: of a job.
@@ -72,26 +78,14 @@ def write_result(
         Cancelled: when asked for.
     """
     try:
-        # Named after the process: who ends it can tell what it left.
-        staging = Path(tempfile.mkdtemp(prefix=f".mcsr-{os.getpid()}-", dir=folder))
+        staging = make_temporary_folder(folder)
     except OSError as error:
         raise OutputError(f"Cannot write to {folder} ({error.strerror}); choose another folder with -o.") from error
     try:
         _write_all(result, {"sr": result.sr, "residual": result.residual, **(extra or {})}, staging)
         if cancelled():
             raise Cancelled("Cancelled; nothing was written.")
-        earlier = _files_of_earlier_job(folder)
-        written = []
-        for file in sorted(path for path in staging.rglob("*") if path.is_file()):
-            place = folder / file.relative_to(staging)
-            place.parent.mkdir(exist_ok=True)
-            os.replace(file, place)
-            written.append(place)
-        for file in earlier - set(written):
-            file.unlink(missing_ok=True)  # it would belie these results
-        with suppress(OSError):  # not empty
-            (folder / MAPS_FOLDER).rmdir()
-        return written
+        return _move(staging, folder, result.maps)
     except (OSError, OutputError) as error:
         # Not the message below it: that names a file that is gone by now.
         cause = error if isinstance(error, OSError) else error.__cause__
@@ -103,8 +97,30 @@ def write_result(
         shutil.rmtree(staging, ignore_errors=True)
 
 
+def _move(staging: Path, folder: Path, maps: Iterable[str]) -> list[Path]:
+    """Put the files of a job with these maps in the place of those of an earlier one."""
+    report, unfinished = folder / REPORT_FILE, folder / UNFINISHED_FILE
+    places = {file: folder / file.relative_to(staging) for file in sorted(staging.rglob("*")) if file.is_file()}
+    earlier_maps = _maps_of_earlier_job(folder)
+    outdated = {folder / FIGURE_FILE, folder / MAPS_FIGURE_FILE}
+    outdated |= {folder / MAPS_FOLDER / f"{name}{suffix}" for name in earlier_maps for suffix in VOLUME_SUFFIXES}
+    message = "The job was ended while it moved its results here, so that they are incomplete; start it again."
+    with complete_file(unfinished) as partial:
+        partial.write_text(json.dumps({"message": message, "maps": sorted(earlier_maps | {*maps})}), encoding="utf-8")
+    report.unlink(missing_ok=True)
+    for file in outdated - {*places.values()}:
+        file.unlink(missing_ok=True)  # it would belie these results
+    for file, place in sorted(places.items(), key=lambda item: item[1] == report):
+        place.parent.mkdir(exist_ok=True)
+        os.replace(file, place)
+    unfinished.unlink()
+    with suppress(OSError):  # not empty
+        (folder / MAPS_FOLDER).rmdir()
+    return list(places.values())
+
+
 def _write_all(result: Result, volumes: Mapping[str, Volume], folder: Path) -> None:
-    suffix = ".nii.gz" if result.sr.grid.is_orthogonal else ".nrrd"
+    suffix = VOLUME_SUFFIXES[not result.sr.grid.is_orthogonal]
     for name, volume in volumes.items():
         write_volume(volume, folder / f"{name}{suffix}")
     if result.maps:
@@ -125,14 +141,11 @@ def _write_all(result: Result, volumes: Mapping[str, Volume], folder: Path) -> N
             write_maps_figure(folder / MAPS_FIGURE_FILE, result)
 
 
-def _files_of_earlier_job(folder: Path) -> set[Path]:
-    """Files that only some jobs write: figures, and the maps that the report in the folder names."""
-    files = {folder / FIGURE_FILE, folder / MAPS_FIGURE_FILE}
-    try:
-        names = list(json.loads((folder / REPORT_FILE).read_text(encoding="utf-8"))["maps"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return files  # no report of ours: whatever is in the folder stays
-    for name in names:
-        if isinstance(name, str) and Path(name).name == name:
-            files |= {folder / MAPS_FOLDER / f"{name}{suffix}" for suffix in (".nii.gz", ".nrrd")}
-    return files
+def _maps_of_earlier_job(folder: Path) -> set[str]:
+    """Names of the maps that lie in the folder beside the report of a job, or in the place of one that was killed."""
+    found: set[str] = set()
+    for record in (folder / REPORT_FILE, folder / UNFINISHED_FILE):
+        with suppress(OSError, ValueError, KeyError, TypeError):  # none of ours: whatever is in the folder stays
+            names = list(json.loads(record.read_text(encoding="utf-8"))["maps"])
+            found |= {name for name in names if isinstance(name, str) and Path(name).name == name}
+    return found

@@ -133,9 +133,10 @@ def with_lesions(reference: np.ndarray, augmentation: Augmentation, rng: np.rand
     if not happens(augmentation.lesions, rng):
         return reference
     changed, shape = reference.copy(), reference.shape[1:]
+    smallest, largest = np.log(LESION_PIXELS)
     for _ in range(1 + rng.poisson(math.prod(shape) / augmentation.lesion_area)):
-        place, angle = rng.uniform(0, shape), rng.uniform(0, math.pi)
-        axes, edge = np.exp(rng.uniform(*np.log(LESION_PIXELS), 2)) / 2, rng.uniform(1, 3)
+        place, angle = rng.uniform(0, 1, 2) * shape, rng.uniform(0, math.pi)
+        axes, edge = np.exp(rng.uniform(smallest, largest, 2)) / 2, rng.uniform(1, 3)
         contrast = rng.choice((-1, 1)) * rng.uniform(*LESION_CONTRASTS)
         level = reference[0, int(place[0]), int(place[1])]
         if level > AIR:

@@ -71,8 +71,11 @@ def save_checkpoint(fabric: Fabric, path: Path, state: State, recipe_name: str) 
         )
     if not fabric.is_global_zero:
         return
-    with complete_file(path) as partial:
-        torch.save({"recipe": recipe_name, **_contents(fabric, state)}, partial)
+    with complete_file(path) as partial, partial.open("wb") as file:
+        try:
+            torch.save({"recipe": recipe_name, **_contents(fabric, state)}, file)
+        except RuntimeError as error:  # in which torch hides that the disk is full
+            raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
 
 
 def load_checkpoint(fabric: Fabric, path: Path, state: State, recipe_name: str) -> None:
@@ -97,9 +100,6 @@ def load_checkpoint(fabric: Fabric, path: Path, state: State, recipe_name: str) 
     share = 1.0 if fabric.is_global_zero else 0.0
     state.sums = {name: share * total.to(fabric.device) for name, total in stored["sums"].items()}
     state.summed = stored["summed"]
-    if fabric.is_global_zero:
-        for partial in path.parent.glob(f".*.{path.name}"):
-            partial.unlink()  # of a run that was killed while it wrote
 
 
 def _contents(fabric: Fabric, state: State) -> dict[str, Any]:

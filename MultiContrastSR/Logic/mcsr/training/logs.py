@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 from lightning.fabric.loggers import TensorBoardLogger
 
+from ..errors import OutputError
 from ..imageio import complete_file
 
 logger = logging.getLogger(__name__)
@@ -37,29 +38,40 @@ class RunLog:
 
     def values(self, group: str, values: Mapping[str, float], step: int, seconds: float, progress: float) -> None:
         """Write figures down, in TensorBoard under `group`."""
-        with self.path.open("a", newline="", encoding="utf-8") as file:
-            rows = csv.writer(file)
-            for what, value in values.items():
-                rows.writerow([step, round(seconds, 1), round(progress, 4), what, round(value, 5)])
-                logger.info("step %d (%.0f %%) %s %.4f", step, 100 * progress, what, value)
-        if self.board is not None:
-            self.board.log_metrics({_tag(group, what): value for what, value in values.items()}, step)
+        try:
+            with self.path.open("a", newline="", encoding="utf-8") as file:
+                rows = csv.writer(file)
+                for what, value in values.items():
+                    rows.writerow([step, round(seconds, 1), round(progress, 4), what, round(value, 5)])
+                    logger.info("step %d (%.0f %%) %s %.4f", step, 100 * progress, what, value)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise OutputError(f"{self.path} cannot be written ({reason}); free some space, then --resume.") from error
+        named = {_tag(group, what): value for what, value in values.items()}
+        self._show(lambda board: board.log_metrics(named, step))
 
     def images(self, images: Mapping[str, np.ndarray], step: int) -> None:
         """Show images (1, H, W) in 0..1; log.csv has no place for them."""
-        if self.board is not None:
-            for what, image in images.items():
-                self.board.experiment.add_image(_tag("examples", what), image, step)
+        named = {_tag("examples", what): image for what, image in images.items()}
+        self._show(lambda board: [board.experiment.add_image(tag, image, step) for tag, image in named.items()])
 
     def flush(self) -> None:
         """Put everything onto the disk: what a checkpoint has passed does not come again."""
-        if self.board is not None:
-            self.board.experiment.flush()
+        self._show(lambda board: board.experiment.flush())
 
     def close(self) -> None:
         """No more comes."""
-        if self.board is not None:
-            self.board.experiment.close()
+        self._show(lambda board: board.experiment.close())
+
+    def _show(self, tell: Callable[[TensorBoardLogger], object]) -> None:
+        """Tell TensorBoard, where there is one; without it a run goes on."""
+        if self.board is None:
+            return
+        try:
+            tell(self.board)
+        except OSError as error:
+            self.board = None
+            logger.warning("TensorBoard's log ends here (%s); log.csv goes on.", error.strerror or error)
 
 
 def _keep_up_to(path: Path, step: int) -> None:
