@@ -216,3 +216,9 @@ def test_weights_of_which_nothing_fits_are_refused(data: Path, tmp_path: Path) -
 def test_a_recipe_may_name_its_contrasts(data: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="with T2<-PD"):
         train(dataclasses.replace(RECIPE, contrasts=("T2<-PD",)), data, tmp_path / "run")
+
+
+def test_slices_too_large_for_a_network_of_one_size_are_refused_at_once(data: Path, tmp_path: Path) -> None:
+    recipe = dataclasses.replace(RECIPE, network_config=TINY | {"projection": "dense", "size": 32})
+    with pytest.raises(InputError, match=r"pixels, and tiny is for at most 32; set a larger `size`"):
+        train(recipe, data, tmp_path / "run")

@@ -99,12 +99,26 @@ def train(
     recipe = recipe.in_steps(sum(len(pair.source.slices) for pair in pairs if pair.source.native))
     validation = find_pairs(data, "val", *measured, contrasts=recipe.contrasts)
     validation = [pair for pair in validation if not pair.source.auxiliary] or validation
+    _check_sizes(network, recipe, [*pairs, *validation])
     logger.info("%d training pairs, %d validation pairs, %s steps", len(pairs), len(validation), recipe.steps)
     adds_to_sinc = not network.upsamples_first and network.config.upsampling == "sinc"
     samples = TrainingSamples(pairs, recipe, upsamples_first=network.upsamples_first, adds_to_sinc=adds_to_sinc)
     run = _Run(fabric, recipe, state, samples, validation, run_folder, workers, accumulate)
     run.go(progress, cancelled)
     return state.averaged.cpu()
+
+
+def _check_sizes(network: Network, recipe: Recipe, pairs: list[TrainingPair]) -> None:
+    """Refuse slices that are larger than the only size a network fits, before anything is trained."""
+    if network.native_size is None:
+        return
+    for pair in pairs:
+        size = recipe.scale * max(pair.canvas.rows, pair.canvas.columns)
+        if size > network.native_size:
+            raise InputError(
+                f"Slices of {pair.source.key} take {size} pixels, and {recipe.name} is for at most "
+                f"{network.native_size}; set a larger `size` under [network_config]."
+            )
 
 
 class _Run:
