@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from mcsr.networks import create_network
 from mcsr.weights import save_weights
 
@@ -16,6 +17,20 @@ from mcsr.weights import save_weights
 # they wait for each other. Programs that tests start inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(1)
+
+# Ten tests draw cases, test_fuzz_*.py: in the suite 200 in all, the same ones every time, and 2,000 others each time in
+# `make fuzz`, which loads the other profile.
+for _profile, _cases, _same in (("suite", 20, True), ("fuzz", 200, False)):
+    settings.register_profile(
+        _profile,
+        max_examples=_cases,
+        derandomize=_same,
+        deadline=None,
+        database=None,
+        print_blob=not _same,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+settings.load_profile("suite")
 
 REAL_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 """Real MRI beside the project, where it is present."""

@@ -191,6 +191,10 @@ class TestLabelRuleSparesMri:
         array = np.linspace(0, 1, 10).repeat(100).reshape(10, 10, 10)
         assert check_scalar_mri(Volume(array, np.eye(4))) == []
 
+    def test_few_values_so_large_that_float32_has_no_fractions_there(self) -> None:
+        array = 1e9 * np.linspace(0, 1, 10).repeat(100).reshape(10, 10, 10)
+        assert check_scalar_mri(Volume(array, np.eye(4))) == []
+
     @pytest.mark.data
     def test_real_mri_squeezed_and_interpolated(self, real_data: Path) -> None:
         """A T1, the flattest of the contrasts, in 40 grey levels."""

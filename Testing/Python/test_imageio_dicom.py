@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
+from fuzz_cases import Image
+from fuzz_dicom import multi_frame_dataset, save
 from grids import oblique_grid
 from helpers import mri, one_sentence
 from mcsr.errors import InputError
@@ -71,6 +73,15 @@ def write_series(
     return files
 
 
+FRAMES = Image(mri().array_kji.astype(np.uint16), mri().ijk_to_ras)
+
+
+def write_frames(folder: Path, order: list[int]) -> None:
+    """The slices of `FRAMES` as one enhanced MR file."""
+    folder.mkdir()
+    save(multi_frame_dataset(FRAMES, order), folder / "all")
+
+
 @pytest.fixture(autouse=True)
 def _nothing_printed(capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
     yield
@@ -121,6 +132,23 @@ class TestSeries:
         (folder / "random.bin").write_bytes(np.random.default_rng(0).bytes(3000))
         assert np.array_equal(read_volume(folder).array_kji, mri().array_kji)
 
+    def test_each_slice_has_a_slope_of_its_own(self, folder: Path) -> None:
+        """The first fits into integers, the others do not."""
+        slopes = 1 + 0.37 * np.arange(6)
+        for file, slope in zip(write_series(folder, mri()), slopes, strict=True):
+            dataset = pydicom.dcmread(file)
+            dataset.RescaleSlope, dataset.RescaleIntercept = f"{slope}", "0"
+            dataset.save_as(file)
+        expected = (mri().array_kji * slopes[:, None, None]).astype(np.float32)
+        assert np.allclose(read_volume(folder).array_kji, expected, rtol=1e-6)
+
+    @pytest.mark.parametrize("order", [[0, 1, 2, 3, 4, 5], [5, 4, 3, 2, 1, 0], [3, 0, 5, 1, 2, 4]])
+    def test_frames_of_one_file_lie_where_each_says(self, folder: Path, order: list[int]) -> None:
+        write_frames(folder, order)
+        volume = read_volume(folder)
+        assert np.array_equal(volume.array_kji, FRAMES.array)
+        assert np.abs(volume.ijk_to_ras - FRAMES.matrix).max() < 1e-6
+
     def test_positions_with_few_decimals(self, folder: Path) -> None:
         """To 0.01 mm, as some scanners write them."""
         for file in write_series(folder, mri()):
@@ -129,8 +157,69 @@ class TestSeries:
             dataset.save_as(file)
         assert same_space(read_volume(folder).grid, mri().grid, 0.05)
 
+    def test_cosines_with_few_decimals_give_right_angles(self, folder: Path) -> None:
+        for file in write_series(folder, mri()):
+            dataset = pydicom.dcmread(file)
+            dataset.ImageOrientationPatient = [f"{float(c):.3f}" for c in dataset.ImageOrientationPatient]
+            dataset.save_as(file)
+        directions = read_volume(folder).grid.directions
+        assert np.abs(directions.T @ directions - np.eye(3)).max() < 1e-12
+
 
 class TestBadFolders:
+    @pytest.mark.parametrize(
+        ("field", "value", "word"),
+        [
+            ("PixelSpacing", None, "where its slices lie"),
+            ("PixelSpacing", [0, 0.7], "without a size"),
+            ("PixelSpacing", [-0.9, 0.7], "without a size"),
+            ("ImageOrientationPatient", [1, 0, 0, 0.3, 0.954, 0], "right angles"),
+            ("Rows", 21, "do not fit"),
+            ("Rows", 10, "do not fit"),
+            ("BitsAllocated", 8, "do not fit"),
+            ("PixelData", None, "None of the 6"),
+            ("PhotometricInterpretation", "PALETTE COLOR", "cannot be read"),
+        ],
+    )
+    def test_headers_that_cannot_be_true(self, folder: Path, field: str, value: object, word: str) -> None:
+        for file in write_series(folder, mri()):
+            dataset = pydicom.dcmread(file)
+            if value is None:
+                delattr(dataset, field)
+            else:
+                setattr(dataset, field, value)
+            dataset.save_as(file)
+        with pytest.raises(InputError) as error:
+            read_volume(folder)
+        assert one_sentence(error, "T2 tra", word)
+
+    def test_one_slice_of_another_pixel_size(self, folder: Path) -> None:
+        file = write_series(folder, mri())[2]
+        dataset = pydicom.dcmread(file)
+        dataset.PixelSpacing = [1.8, 1.4]
+        dataset.save_as(file)
+        with pytest.raises(InputError) as error:
+            read_volume(folder)
+        assert one_sentence(error, "different pixel sizes")
+
+    @pytest.mark.parametrize(
+        ("order", "word"), [([0, 1, 3, 4, 5], "missing slices"), ([0, 1, 2, 2, 4, 5], "at one place")]
+    )
+    def test_frames_that_form_no_grid(self, folder: Path, order: list[int], word: str) -> None:
+        write_frames(folder, order)
+        with pytest.raises(InputError) as error:
+            read_volume(folder)
+        assert one_sentence(error, word)
+
+    def test_frames_without_places(self, folder: Path) -> None:
+        write_frames(folder, [0, 1, 2])
+        dataset = pydicom.dcmread(folder / "all")
+        del dataset.PerFrameFunctionalGroupsSequence
+        dataset.save_as(folder / "all")
+        with pytest.raises(InputError) as error:
+            read_volume(folder)
+        assert one_sentence(error, "one file", "3")
+
     @pytest.mark.parametrize("content", [None, "hello", "subfolder"])
     def test_no_dicom(self, folder: Path, content: str | None) -> None:
         folder.mkdir()

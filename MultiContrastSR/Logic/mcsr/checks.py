@@ -106,6 +106,9 @@ def spacing_along(grid: Grid, directions: np.ndarray) -> np.ndarray:
 
 
 def _is_label_map(array: np.ndarray) -> bool:
+    # Beyond 2**24 every float32 is a whole number, which then says nothing; no label is that large.
+    if max(-array.min(), array.max()) >= 2**24:
+        return False
     # A sample settles nearly every MRI; only what looks like labels is sorted as a whole.
     sample = array.ravel()[:: max(1, array.size // _SAMPLE)]
     for values in (sample, array):

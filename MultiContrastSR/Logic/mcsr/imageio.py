@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import secrets
 import sys
 import threading
 from collections.abc import Iterable, Iterator
@@ -19,8 +18,10 @@ from .checks import check_scalar_mri
 from .errors import GeometryError, InputError, OutputError
 from .geometry import Grid, same_space
 from .imageio_dicom import read_dicom_series
-from .imageio_nifti import nonfinite_voxels, read_nifti_bytes
+from .imageio_nifti import NiftiHeader, check_place, nonfinite_voxels, read_nifti_header
+from .imageio_text import check_metaimage, check_nrrd
 from .itk import from_itk, to_itk
+from .temporary import temporary_beside
 from .volume import Volume
 
 _FORMATS = {
@@ -109,7 +110,7 @@ def complete_file(path: Path) -> Iterator[Path]:
         OutputError: in place of any `OSError` (no such folder, not writable, full disk).
     """
     check_folder_of(path)
-    temporary = path.with_name(f".{secrets.token_hex(4)}.{path.name}")
+    temporary = temporary_beside(path)
     try:
         yield temporary
         os.replace(temporary, path)
@@ -170,7 +171,7 @@ def prepare_output_folder(folder: str | Path, inputs: Iterable[str | Path], outp
     for name in outputs:
         check_output_path(folder / name, inputs)
     missing = [f for f in (folder, *folder.parents) if not f.exists()]
-    probe = folder / f".{secrets.token_hex(4)}.probe"
+    probe = temporary_beside(folder / "probe")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # A full disk lets a file be created, but not filled.
@@ -204,16 +205,18 @@ def _read_dicom_folder(path: Path) -> Volume:
 def _read_file(path: Path) -> Volume:
     suffix = _suffix(path)
     kind = _FORMATS[suffix]
-    nonfinite = None
+    nifti, nonfinite = None, None
     try:
-        path.open("rb").close()
+        nifti = _checked_header(path)
         reader = _header(path)
         _check_scalar_3d(reader, path.name)
-        if kind == "NIfTI":
-            nonfinite = nonfinite_voxels(read_nifti_bytes(path))
+        if nifti is not None:
+            nonfinite = nonfinite_voxels(path, nifti)
         image = reader.Execute()
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror or error}); check the file.") from error
+        raise InputError(
+            f"{error.filename or path} cannot be read ({error.strerror or error}); check the file."
+        ) from error
     except RuntimeError as error:
         if "orthonormal" in str(error):
             raise GeometryError(
@@ -223,9 +226,20 @@ def _read_file(path: Path) -> Volume:
         raise InputError(f"{path.name} is damaged or not a {kind} image; export it again.") from error
     volume = from_itk(image[:, :, :, 0] if image.GetDimension() == 4 else image, path.name[: -len(suffix)])
     volume = replace(volume, facts={"format": kind})
+    if nifti is not None:
+        check_place(volume.grid, nifti, path.name)
     if nonfinite is None:
         return volume
     return replace(volume, array_kji=np.where(nonfinite.reshape(volume.array_kji.shape), np.nan, volume.array_kji))
+
+
+def _checked_header(path: Path) -> NiftiHeader | None:
+    """What ITK would not notice, or not survive, is refused before it reads a byte."""
+    kind = _FORMATS[_suffix(path)]
+    if kind == "NIfTI":
+        return read_nifti_header(path)
+    (check_nrrd if kind == "NRRD" else check_metaimage)(path)
+    return None
 
 
 def _header(path: Path) -> sitk.ImageFileReader:
@@ -252,8 +266,9 @@ def _check_scalar_3d(header: sitk.ImageFileReader, name: str) -> None:
 
 def _check_written(path: Path, grid: Grid) -> None:
     """A full disk cuts a NIfTI file short without any error; and a geometry must come back as it was given."""
-    if _FORMATS[_suffix(path)] == "NIfTI":
-        read_nifti_bytes(path)
+    nifti = _checked_header(path)
+    if nifti is not None:
+        nonfinite_voxels(path, nifti)
     header = _header(path)
     probe = sitk.Image([1, 1, 1], sitk.sitkUInt8)
     probe.SetOrigin(header.GetOrigin())

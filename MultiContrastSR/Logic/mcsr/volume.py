@@ -57,7 +57,10 @@ class Volume:
             array = array.view()
         array.setflags(write=False)
         object.__setattr__(self, "array_kji", array)
-        object.__setattr__(self, "ijk_to_ras", self.grid.ijk_to_ras)
+        try:
+            object.__setattr__(self, "ijk_to_ras", self.grid.ijk_to_ras)
+        except GeometryError as error:
+            raise GeometryError(f"{self.name}: {error}") from error
 
     @property
     def grid(self) -> Grid:
