@@ -27,14 +27,14 @@ LOGIC = MODULE_FOLDER / "Logic"
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"mcsr"}),
     frozenset({"errors", "model_folders"}),
-    frozenset({"geometry", "progress"}),
+    frozenset({"geometry", "progress", "temporary"}),
     frozenset({"volume"}),
-    frozenset({"itk", "intensity", "degradation", "canvas", "conventions", "checks"}),
+    frozenset({"itk", "intensity", "degradation", "canvas", "conventions", "checks", "memory"}),
     frozenset({"networks", "resampling", "imageio", "container", "metrics"}),
     frozenset({"subjects", "weights", "checkpoints", "registration", "consistency", "inference"})
     | {"maps", "noise", "trust", "job", "report", "phantom"},
     frozenset({"pipeline", "outputs", "model_facts"}),
-    frozenset({"demo", "evaluation", "worker"}),
+    frozenset({"batch", "demo", "evaluation", "worker"}),
     frozenset({"cli", "training", "mcsr_slicer", "mcsr_worker", "mcsr_add_model", "MultiContrastSR"}),
 )
 LEVEL = {unit: level for level, units in enumerate(LAYERS) for unit in units}
@@ -46,6 +46,7 @@ ENGINE_PACKAGES = {"numpy", "SimpleITK", "torch", "h5py", "safetensors"}
 EXTRA_PACKAGES = {
     "cli": {"typer", "rich"},
     "report": {"matplotlib"},
+    "batch": {"dask", "distributed", "matplotlib"},
     "evaluation": {"matplotlib", "scipy"},
     "metrics": {"torchmetrics"},
     "training": {"lightning", "monai", "tomli", "tomllib"},
