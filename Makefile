@@ -5,11 +5,11 @@ BIN := .venv/bin
 TEST_EXTRAS := report train test docs
 SEED := $(shell date +%s)
 
-.PHONY: help demo docs test test-all fuzz lint faults clean test-environment
+.PHONY: help demo docs test test-all fuzz lint faults seeded-faults clean test-environment
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
 
 demo: ## enhance a made-up brain and draw what came out, into demo/
 	@sh tools/setup.sh report
@@ -35,6 +35,9 @@ lint: test-environment ## ruff and mypy
 
 faults: test-environment ## kill jobs at 200 random moments; nothing partial is ever taken for whole
 	@$(BIN)/python tools/faults.py
+
+seeded-faults: test-environment ## seed listed faults into the code; its own tests must catch 90 %
+	@$(BIN)/python tools/seeded_faults.py --jobs 2
 
 clean: ## remove .venv, demo/ and all caches
 	rm -rf .venv demo build .pytest_cache .mypy_cache .ruff_cache .hypothesis MultiContrastSR/Logic/*.egg-info

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from mcsr.canvas import BLEND_HR, Canvas, rim_weight, signal_canvas
+from mcsr.canvas import BLEND_HR, Canvas, native_canvas, rim_weight, signal_canvas
 from mcsr.errors import InputError
 from mcsr.intensity import foreground, intensity_scale
 
@@ -26,6 +26,48 @@ def test_the_canvas_holds_the_signal_and_its_margin_in_the_asked_multiple(factor
     assert canvas.rows * factor % 8 == 0
     assert canvas.columns * factor % 8 == 0
     assert canvas.rows < 30 + 2 * margin + 2 + 8, "no larger than the multiple asks for"
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "multiple", "expected"),
+    [
+        (slice(30, 60), slice(25, 50), 8, Canvas(26, 21, 38, 34)),
+        (slice(50, 95), slice(3, 40), 16, Canvas(44, 0, 52, 44)),
+    ],
+    ids=["amid the image", "at its border"],
+)
+def test_the_canvas_is_the_box_that_a_person_would_draw(
+    rows: slice, columns: slice, multiple: int, expected: Canvas
+) -> None:
+    assert signal_canvas(_head(rows, columns), 4, multiple) == expected
+
+
+@pytest.mark.parametrize(
+    ("shape", "signal", "expected"),
+    [
+        ((3, 20, 18), slice(5, 15), Canvas(-2, -2, 24, 24)),
+        ((3, 24, 24), slice(2, 21), Canvas(0, 0, 24, 24)),
+        ((3, 100, 90), slice(30, 50), Canvas(28, 28, 24, 24)),
+        ((3, 100, 90), slice(30, 51), Canvas(26, 26, 29, 29)),
+    ],
+    ids=["beyond a small slice", "the slice", "signal that just fits", "signal that does not fit"],
+)
+def test_a_native_canvas_is_the_square_about_the_signal(
+    shape: tuple[int, int, int], signal: slice, expected: Canvas
+) -> None:
+    assert native_canvas(_head(signal, signal, shape), 4, 96) == expected
+
+
+def test_what_is_padded_beyond_the_image_repeats_its_border_and_comes_off_again() -> None:
+    image = np.random.default_rng(0).random((2, 12, 18))
+    inside, beyond = Canvas(1, 2, 4, 5), Canvas(-2, 3, 10, 8)
+    np.testing.assert_array_equal(inside.crop(image, 2), image[:, 2:10, 4:14])
+    np.testing.assert_array_equal(beyond.crop(image, 2), image[:, :, 6:])
+    rows, columns = np.clip(np.arange(-4, 16), 0, 11), np.clip(np.arange(6, 22), 0, 17)
+    np.testing.assert_array_equal(beyond.padded(image, 2), image[:, rows][:, :, columns])
+    for canvas in (inside, beyond):
+        whole = canvas.padded(image, 2)
+        np.testing.assert_array_equal(canvas.unpadded(whole, image.shape, 2), canvas.crop(image, 2))
 
 
 def test_single_bright_voxels_do_not_widen_the_canvas() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from mcsr.consistency import enforce_consistency, misfit
+from mcsr.consistency import acquired_band, enforce_consistency, misfit
 from mcsr.degradation import degrade, upsample
 from mcsr.intensity import is_magnitude
 
@@ -112,6 +112,20 @@ def test_the_sign_that_a_magnitude_lost_is_taken_from_the_result() -> None:
     assert signed.min() < -1
     fixed = enforce_consistency(truth, np.abs(signed), (1, 1, 4), "kspace")
     np.testing.assert_allclose(fixed.array_kji, truth, atol=1e-9)
+
+
+def test_errors_are_fractions_of_the_range_of_the_acquired() -> None:
+    acquired = 4 * np.random.default_rng(0).random((2, 11, 13)) - 3
+    brighter = upsample(acquired, (1, 3, 3)) + 0.5
+    expected = 0.5 / np.ptp(acquired)
+    np.testing.assert_allclose(misfit(brighter, acquired, (1, 3, 3), "kspace"), expected)
+    assert enforce_consistency(brighter, acquired, (1, 3, 3), "kspace").error_before == pytest.approx(expected)
+
+
+def test_the_last_line_acquired_belongs_to_the_band() -> None:
+    spectrum = np.fft.fft(np.random.default_rng(0).normal(size=(4, 64, 96)), axis=2)
+    spectrum[..., np.abs(np.fft.fftfreq(96, 1 / 96)) > 29] = 0
+    assert acquired_band(np.fft.ifft(spectrum, axis=2).real) == (1.0, 29 / 48)
 
 
 def test_outside_the_acquired_band_the_result_is_left_alone() -> None:

@@ -102,6 +102,14 @@ def test_cddpe_official_is_a_maximum_of_cells() -> None:
     assert low[1, 2, 0] == x[1, 4:6, 0:3].max()
 
 
+def test_bicubic_is_that_of_matlab() -> None:
+    """`imresize(x, 0.5)`: a kernel as wide as two coarse voxels to each side, mirrored at the border's face."""
+    a, b, c, d = 0.43359375, 0.11328125, -0.03515625, -0.01171875
+    matrix = axis_matrix("bicubic", 16, 2)
+    np.testing.assert_allclose(matrix[4], [0] * 5 + [d, c, b, a, a, b, c, d] + [0] * 3, atol=1e-12)
+    np.testing.assert_allclose(matrix[0], [a + b, a + c, b + d, c, d] + [0] * 11, atol=1e-12)
+
+
 def test_magnitude_is_the_default_and_signed_keeps_the_sign() -> None:
     x = np.zeros((1, 1, 32), dtype=np.float32)
     x[..., 14:] = 1

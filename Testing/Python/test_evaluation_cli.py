@@ -52,7 +52,7 @@ def test_ctrl_c_leaves_no_half_evaluation(tmp_path: Path) -> None:
         [sys.executable, "-c", code, "evaluate", str(tmp_path / "data"), *options], stderr=subprocess.PIPE, text=True
     )
     until = time.monotonic() + 60
-    while not list(tmp_path.glob(".*.out")) and time.monotonic() < until:
+    while not list(tmp_path.glob(".mcsr-*")) and time.monotonic() < until:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     error = process.communicate(timeout=60)[1]

@@ -7,6 +7,8 @@ import pytest
 from grids import ALL_ORDERS, oblique_grid, order_id
 from mcsr.errors import GeometryError
 from mcsr.geometry import (
+    PLANES,
+    RAS_FROM_LPS,
     AxisOrder,
     Grid,
     coarsen_grid,
@@ -20,8 +22,26 @@ from mcsr.geometry import (
     same_space,
     slice_axis,
     slice_axis_of_plane,
+    transform_points,
 )
 from mcsr.volume import Volume, crop_to_grid
+
+
+def test_a_grid_that_can_be_worked_out_by_hand() -> None:
+    """Columns run to A, rows to L, slices to S."""
+    grid = Grid((4, 5, 6), np.array([[0, -3, 0, 10], [2, 0, 0, 20], [0, 0, 4, 30], [0, 0, 0, 1]]))
+    assert grid.shape_kji == (6, 5, 4)
+    assert grid.axis_codes == "ALS"
+    np.testing.assert_allclose(grid.spacing_ijk_mm, (2, 3, 4))
+    np.testing.assert_allclose(grid.centre_ras, (4, 23, 40))
+    np.testing.assert_allclose(grid.ras_bounds(), [(-3.5, 19, 28), (11.5, 27, 52)])
+    np.testing.assert_allclose(grid.to_ras((1, 2, 3)), (4, 22, 42))
+    np.testing.assert_allclose(transform_points(RAS_FROM_LPS, grid.to_ras((1, 2, 3))), (-4, -22, 42))
+
+
+def test_voxels_of_any_size_are_welcome() -> None:
+    for size_mm in (0.002, 50.0):
+        np.testing.assert_allclose(Grid((4, 4, 4), np.diag([size_mm] * 3 + [1])).spacing_ijk_mm, size_mm)
 
 
 @pytest.mark.parametrize("order", ALL_ORDERS, ids=order_id)
@@ -80,6 +100,12 @@ def test_display_orientation_of_each_plane(plane: str, codes: str) -> None:
     assert display_order(grid, axis).apply_grid(grid).axis_codes == codes
 
 
+def test_every_axis_of_a_steeply_oblique_grid_has_a_plane_of_its_own() -> None:
+    grid = oblique_grid(rotation_deg=(45, 35, 10))
+    assert list(np.abs(grid.directions).argmax(axis=0)) == [0, 1, 1], "two axes lie nearest to A"
+    assert [plane_name(grid, axis) for axis in range(3)] == list(PLANES)
+
+
 def test_slice_axis_is_the_coarsest_a_tie_takes_the_plane_and_one_slice_is_the_slice() -> None:
     assert slice_axis(oblique_grid(spacing_mm=(3.0, 0.5, 0.5))) == 0
     assert slice_axis(oblique_grid(spacing_mm=(1.0, 1.0, 1.05))) == 2
@@ -105,6 +131,8 @@ def test_rigid_matrix_turns_about_the_centre_and_keeps_lengths() -> None:
     np.testing.assert_allclose(matrix[:3, :3] @ centre + matrix[:3, 3], centre + np.array([1.0, 2.0, 3.0]))
     # Ninety degrees about S take R to A.
     np.testing.assert_allclose(rigid_matrix((0, 0, 90), np.zeros(3), np.zeros(3))[:3, 0], [0, 1, 0], atol=1e-12)
+    # About R, A goes to S, where it stays as the rest turns about S.
+    np.testing.assert_allclose(rigid_matrix((90, 0, 90), np.zeros(3), np.zeros(3))[:3, 1], [0, 0, 1], atol=1e-12)
 
 
 def test_overlap_fraction_of_a_shifted_box() -> None:
@@ -114,6 +142,7 @@ def test_overlap_fraction_of_a_shifted_box() -> None:
         shift = np.eye(4)
         shift[:3, 3] = axis_i * (1 - fraction)
         assert overlap_fraction(grid, moved_grid(grid, shift)) == pytest.approx(fraction, abs=0.05)
+    assert overlap_fraction(grid, grid) == 1
 
 
 @pytest.mark.parametrize(

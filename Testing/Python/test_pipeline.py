@@ -156,7 +156,7 @@ def test_where_half_the_field_is_not_covered_the_target_stands_in(untrained_x2: 
     original = pipeline_steps.enhance_slices
 
     def spy(network: object, lr: np.ndarray, reference: np.ndarray, *rest: object, **more: object) -> object:
-        seen.append(reference)
+        seen.append(reference[:])
         return original(network, lr, reference, *rest, **more)  # type: ignore[arg-type]
 
     with pytest.MonkeyPatch.context() as patch:

@@ -111,8 +111,11 @@ def test_tables_that_are_too_large_are_left_out_and_said(settings: Settings, vol
 def test_more_maps_than_memory_holds_are_refused_before_the_work(
     settings: Settings, volumes: tuple[Volume, Volume], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline_inputs, "_MOST_MAPS_GB", 1e-5)
-    with pytest.raises(InputError, match=r"3 maps of this volume take .* name fewer of them"):
+    bytes_of_map = 4 * volumes[0].array_kji.nbytes
+    bound = pipeline_inputs.WORKING_BYTES + 5 * bytes_of_map  # less than result, reference, three maps and a copy
+    monkeypatch.setattr(pipeline_inputs, "resident_bytes", lambda: 0)
+    monkeypatch.setattr(pipeline_inputs, "memory_bound", lambda chosen: bound)
+    with pytest.raises(DeviceError, match=r"This job takes 0.5G of memory, more than the .* ask for fewer maps"):
         enhance(*volumes, settings)
     enhance(*volumes, dataclasses.replace(settings, maps="channel_attention_lv1"))
 

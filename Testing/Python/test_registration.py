@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -13,7 +14,7 @@ from mcsr.errors import Cancelled
 from mcsr.geometry import AxisOrder, Grid, moved_grid, rigid_matrix, transform_points
 from mcsr.intensity import foreground
 from mcsr.itk import from_itk
-from mcsr.registration import ACCEPTANCE_MARGIN, Registration, gradient_correlation, register_rigid
+from mcsr.registration import ACCEPTANCE_MARGIN, Registration, _eroded, gradient_correlation, register_rigid
 from mcsr.volume import Volume
 
 HEAD_MM = (44.0, 54.0, 40.0)
@@ -115,6 +116,17 @@ def test_a_shift_of_most_of_the_head_is_recovered(target, reference):
     result = register_rigid(target, carried(reference, motion))
     assert result.accepted
     assert distances_mm(target, result.reference_to_target @ motion, np.eye(4)).max() < 1.0
+
+
+def test_a_head_far_from_the_origin_is_registered_and_the_message_tells_its_motion(target, moved):
+    far = rigid_matrix((0, 0, 0), np.array([150.0, -200.0, 250.0]), np.zeros(3))
+    motion = far @ random_motion(11, np.zeros(3)) @ np.linalg.inv(far)
+    result = register_rigid(carried(target, far), carried(moved, far))
+    assert distances_mm(carried(target, far), result.reference_to_target @ motion, np.eye(4)).max() < 1.0
+    centre = carried(target, far).grid.to_ras(np.argwhere(foreground(target.array_kji))[:, ::-1]).mean(axis=0)
+    millimetres, degrees = re.findall(r"by ([0-9.]+) ", result.message)
+    assert float(millimetres) == pytest.approx(np.linalg.norm(transform_points(motion, centre) - centre), abs=1)
+    assert float(degrees) == pytest.approx(np.rad2deg(np.arccos((np.trace(motion[:3, :3]) - 1) / 2)), abs=1)
 
 
 def test_a_sheared_reference_is_registered(target):
@@ -228,6 +240,12 @@ def test_gradient_correlation_without_edges_or_voxels_is_zero():
     image = np.random.default_rng(0).uniform(size=(4, 4, 4))
     assert gradient_correlation(image, np.ones((4, 4, 4)), np.ones((4, 4, 4), dtype=bool)) == 0
     assert gradient_correlation(image, image, np.zeros((4, 4, 4), dtype=bool)) == 0
+
+
+def test_the_rim_of_a_field_of_view_is_eroded_on_every_side():
+    mask, inner = np.zeros((2, 6, 7, 8), dtype=bool)
+    mask[1:5, 1:6, 2:], inner[2:4, 2:5, 3:7] = True, True
+    assert np.array_equal(_eroded(mask), inner)
 
 
 def real_volume(folder, session: str, contrast: str) -> Volume:

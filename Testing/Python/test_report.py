@@ -217,7 +217,7 @@ def test_panels_of_a_job() -> None:
     settings = Settings(model="sinc", scale=2)
     long_name = "sub-0123456789_ses-20200101_acq-thick_run-02_T2w_defaced"
     provenance = {"settings": vars(settings), "inputs": {"target": long_name, "reference": "T1w"}}
-    volumes = (shown.result, shown.interpolated, shown.result, shown.reference, shown.truth)
+    volumes = (shown.result, shown.interpolated, shown.reference, shown.truth)
     job = Result(*volumes, slice_axis=2, scores=SCORES, provenance=provenance, warnings=())
     made = Panels.of(job)
     assert made.slice_axis == 2

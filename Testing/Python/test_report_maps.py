@@ -70,12 +70,11 @@ def result_with(
         "inputs": {"target": "T2w", "reference": "T1w"},
         "maps": {view.name: view.as_dict() for view in views_of(specs)},
     }
-    residual = sr.with_array(sr.array_kji - low.array_kji)
-    return Result(sr, low, residual, reference, None, axis, {}, provenance, (), maps)
+    return Result(sr, low, reference, None, axis, {}, provenance, (), maps)
 
 
 def reordered(result: Result, order: AxisOrder) -> Result:
-    names = ("sr", "interpolated", "residual", "reference")
+    names = ("sr", "target", "reference")
     return replace(
         result,
         **{name: getattr(result, name).reordered(order) for name in names},

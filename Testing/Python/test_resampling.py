@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from grids import SOME_ORDERS, oblique_grid, order_id
+from mcsr import resampling
 from mcsr.errors import InputError
 from mcsr.geometry import Grid, crop_grid, moved_grid, refine_grid, rigid_matrix
 from mcsr.resampling import anti_aliasing_sigma, coverage, resample
@@ -87,6 +88,27 @@ def test_outside_the_box_is_zero_and_the_box_is_what_coverage_says(interpolation
 
 
 @pytest.mark.parametrize("interpolation", ["nearest", *SMOOTH])
+def test_the_faces_of_a_box_belong_to_it(interpolation):
+    grid = oblique_grid((24, 20, 6))
+    on_faces = moved_grid(grid, rigid_matrix((0, 0, 0), grid.to_ras((-0.5,) * 3) - grid.to_ras((0,) * 3), np.zeros(3)))
+    output = crop_grid(on_faces, (0, 0, 0), (25, 21, 7))
+    assert coverage(grid, output).all()
+    result = resample(Volume(np.full(grid.shape_kji, 7.0), grid.ijk_to_ras), output, interpolation)
+    np.testing.assert_allclose(result.array_kji, 7, atol=1e-4)
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", *SMOOTH])
+@pytest.mark.parametrize("spacing_mm", [(0.5, 0.6, 0.8), (1.5, 1.5, 1.1)], ids=["finer", "coarser"])
+def test_the_parts_in_which_a_large_volume_is_resampled_do_not_show(spacing_mm, interpolation, monkeypatch):
+    grid = source_grid()
+    source = Volume(np.random.default_rng(0).uniform(0, 100, grid.shape_kji), grid.ijk_to_ras)
+    output = inner_grid(grid, spacing_mm)
+    at_once = resample(source, output, interpolation).array_kji
+    monkeypatch.setattr(resampling, "_SLAB_VOXELS", source.array_kji.size // 5)
+    np.testing.assert_allclose(resample(source, output, interpolation).array_kji, at_once, atol=1e-3)
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", *SMOOTH])
 @pytest.mark.parametrize("axis", range(3))
 def test_a_single_slice_fills_its_thickness_and_no_more(axis, interpolation):
     shape, spacing = [9, 8, 7], [1.0, 1.0, 1.0]
@@ -125,7 +147,9 @@ def test_the_low_pass_follows_the_ratio_of_spacings_per_axis():
     source = Grid((40, 40, 40), np.diag([0.3, 1.0, 1.0, 1.0]))
     output = Grid((20, 40, 40), np.diag([0.6, 1.1, 0.5, 1.0]))
     # Twice the spacing: a voxel of full width 2 from one of full width 1 (FWHM = 2.355 sigma).
-    np.testing.assert_allclose(anti_aliasing_sigma(source, output), [np.sqrt(3) / 2.3548, 0, 0], atol=1e-4)
+    for order in SOME_ORDERS:
+        sigma = anti_aliasing_sigma(source, order.apply_grid(output))
+        np.testing.assert_allclose(sigma, [np.sqrt(3) / 2.3548, 0, 0], atol=1e-4)
 
 
 def test_an_oblique_thick_slice_does_not_blur_the_fine_axes_of_the_source():

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import __version__
+from .cli_batch import batch
+from .cli_consistency import consistency
 from .cli_console import Console
 from .cli_evaluate import evaluate
 from .cli_lesions import lesions
@@ -26,6 +28,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(models_app, name="models")
+app.command()(batch)
+app.command()(consistency)
 app.command("import-checkpoint")(import_checkpoint)
 app.command()(evaluate)
 app.command()(lesions)
@@ -77,15 +81,21 @@ def enhance(
     seed: Seed = 0,
     json_lines: Json = False,
     force: Annotated[bool, typer.Option("--force", help="Accept a reference that is not finer.")] = False,
+    memory: Annotated[
+        str, typer.Option(help="Main memory to keep within: auto (most of what is free), or a size such as 4G or 512M.")
+    ] = "auto",
 ) -> None:
     """Enhance TARGET with REFERENCE; write sr.nii.gz, residual.nii.gz, maps, result.h5, report.json, report.png."""
     from .imageio import read_volume
     from .job import Settings
+    from .memory import parse_bytes, shortage_said
     from .outputs import output_folder, write_result
     from .pipeline import enhance as run
+    from .temporary import sole_writer
 
     console = Console(json_lines)
     with console.exit_on_error():
+        bound = None if memory == "auto" else parse_bytes(memory)
         settings = Settings(
             model,
             scale,
@@ -100,10 +110,12 @@ def enhance(
             fallback,
             seed,
             force,
+            bound,
         )
         inputs = [path for path in (target, reference, ground_truth) if path is not None]
         volumes = {path: read_volume(path) for path in inputs}
-        with output_folder(output, inputs), console.progress() as progress:
+        place = output_folder(output, inputs)
+        with shortage_said(bound), place, sole_writer(output), console.progress() as progress:
             result = run(
                 volumes[target],
                 volumes[reference] if reference else None,
@@ -112,6 +124,7 @@ def enhance(
                 progress=progress,
                 cancelled=console.cancelled,
             )
+            volumes.clear()  # room for what writing takes
             files = write_result(result, output)
         _tell(console, result, files, output)
 
@@ -163,6 +176,7 @@ def demo(
     from .demo import DEMO_FILES, demo_volumes, run_demo
     from .job import Settings
     from .outputs import output_folder
+    from .temporary import sole_writer
 
     console = Console(json_lines)
     with console.exit_on_error():
@@ -170,7 +184,7 @@ def demo(
         if target is None:
             console.say("Making the brain phantom ...")
         truth, other = demo_volumes(target, reference, seed)
-        with output_folder(output, inputs, DEMO_FILES), console.progress() as progress:
+        with output_folder(output, inputs, DEMO_FILES), sole_writer(output), console.progress() as progress:
             result, files = run_demo(
                 truth, other, Settings(model, scale, seed=seed), output, progress, console.cancelled
             )

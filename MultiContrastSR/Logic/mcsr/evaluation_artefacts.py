@@ -9,7 +9,7 @@ import zlib
 
 import numpy as np
 
-from .geometry import coarsen_grid, crop_grid
+from .geometry import Grid, crop_grid
 from .intensity import foreground, intensity_scale
 from .resampling import resample
 from .volume import Volume
@@ -50,12 +50,11 @@ def with_void(volume: Volume, seed: int) -> Volume:
     """
     places = np.argwhere(foreground(volume.array_kji))
     place = places[_random(volume, seed).integers(len(places))]
-    indices = np.indices(volume.array_kji.shape, sparse=True)
-    squares = (
-        ((index - middle) * mm) ** 2
-        for index, middle, mm in zip(indices, place, volume.grid.spacing_ijk_mm[::-1], strict=True)
+    k, j, i = (
+        (np.arange(size) - middle) * mm
+        for size, middle, mm in zip(volume.array_kji.shape, place, volume.grid.spacing_ijk_mm[::-1], strict=True)
     )
-    beyond_mm = np.sqrt(sum(squares)) - VOID_MM
+    beyond_mm = np.sqrt(k[:, None, None] ** 2 + j[:, None] ** 2 + i**2) - VOID_MM
     piled_up = np.where(beyond_mm < RIM_MM, 2 - np.clip(beyond_mm / RIM_MM, 0, 1), 1)
     return volume.with_array((volume.array_kji * np.where(beyond_mm < 0, 0, piled_up)).astype(np.float32))
 
@@ -69,7 +68,12 @@ def cropped(volume: Volume) -> Volume:
 
 def resampled(volume: Volume) -> Volume:
     """From pixels three times as large in plane: on the right grid, without the detail that it promises."""
-    return resample(resample(volume, coarsen_grid(volume.grid, (COARSER, COARSER, 1), "corner")), volume.grid)
+    columns, rows, count = volume.grid.shape_ijk
+    coarse = Grid(
+        (-(-columns // COARSER), -(-rows // COARSER), count),
+        volume.grid.ijk_to_ras @ np.diag([COARSER, COARSER, 1.0, 1.0]),
+    )
+    return resample(resample(volume, coarse), volume.grid)
 
 
 def inverted(volume: Volume) -> Volume:

@@ -155,7 +155,7 @@ def displaced(volume: Volume, seed: int, *, mm: float = MOTION_MM, degrees: floa
 
 def turned(volume: Volume) -> Volume:
     """A volume turned by 90 degrees about the left-right axis through the centre of its signal."""
-    return volume.moved(rigid_matrix((90, 0, 0), (0, 0, 0), _signal_centre(volume)))
+    return volume.moved(rigid_matrix((90, 0, 0), np.zeros(3), _signal_centre(volume)))
 
 
 def _signal_centre(volume: Volume) -> np.ndarray:

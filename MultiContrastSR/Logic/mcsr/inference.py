@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from .canvas import Canvas, rim_weight
-from .conventions import OWN, Conventions, given_slices
+from .conventions import OWN, Conventions, GivenSlices, corner_samples, given_slices
 from .degradation import upsample
 from .errors import DeviceError
+from .inference_cost import MOST_BYTES_PER_PIXEL, pixels_within, slice_bytes
+from .memory import SliceSource, is_out_of_memory, size_text
 from .networks import Network
 from .networks.blocks import has_autocast
 
@@ -28,7 +31,10 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 TILE_OVERLAP_LR = 16
 SMALLEST_TILE_HR = 128
+TILE_STEP_HR = 32
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+Compute = Callable[[Tensor, Tensor, Sequence[torch.Generator]], Tensor]
 
 
 @dataclass(frozen=True)
@@ -77,8 +83,28 @@ def choose_device(device: str = "auto") -> str:
     return device
 
 
-def make_plan(network: Network, canvas: Canvas, device: str, precision: str, conventions: Conventions = OWN) -> Plan:
-    """The plan for a network on a device with its defaults; small batches, since slices are large already."""
+def make_plan(
+    network: Network,
+    canvas: Canvas,
+    device: str,
+    precision: str,
+    conventions: Conventions = OWN,
+    *,
+    budget: int | None = None,
+) -> Plan:
+    """The plan for a network on a device with its defaults; small batches, since slices are large already.
+
+    Args:
+        network: with weights.
+        canvas: what it sees of each slice.
+        device: of `DEVICES`.
+        precision: of `PRECISIONS`.
+        conventions: of the weights.
+        budget: bytes of main memory for one batch; a canvas that needs more on the CPU is run in tiles.
+
+    Raises:
+        DeviceError: a device or precision that cannot be used, or a budget that not even small tiles keep.
+    """
     if precision not in PRECISIONS:
         raise DeviceError(f"Unknown precision '{precision}'; known are {', '.join(PRECISIONS)}.")
     device = choose_device(device)
@@ -91,16 +117,19 @@ def make_plan(network: Network, canvas: Canvas, device: str, precision: str, con
     tile = network.native_size
     if tile is not None and max(canvas.rows, canvas.columns) * network.config.scale <= tile:
         tile = None
+    if device == "cpu" and budget is not None:
+        tile = _tile_within(network, canvas, tile, budget)
     return Plan(device, precision, 1 if device == "cpu" else 8, tile, torch.get_num_threads(), canvas, conventions)
 
 
 def enhance_slices(
     network: Network,
     target_lr: np.ndarray,
-    reference: np.ndarray,
+    reference: SliceSource,
     plan: Plan,
     *,
     seeds: Sequence[int] | None = None,
+    into: tuple[np.ndarray, np.ndarray] | None = None,
     update: Callable[[float], None] = lambda fraction: None,
 ) -> tuple[np.ndarray, Plan]:
     """Super-resolve all slices on the plan's canvas; outside it the result is the sinc interpolation.
@@ -108,40 +137,86 @@ def enhance_slices(
     Args:
         network: with weights, in eval mode.
         target_lr: (K, h, w), reference (K, H, W), both float32, about 0..1.
-        reference: see above.
+        reference: see above; asked for a batch at a time.
         plan: where memory runs out, smaller batches, then tiles are tried.
         seeds: one for each slice, for networks that sample; 0, 1, ... when left out.
+        into: array to write to, and which slice of it each of these is (K,); a new array of these when left out.
         update: receives the fraction done between batches; may raise `Cancelled`.
 
     Returns:
-        The result (K, H, W) float32, and the plan that worked.
+        The result (K, H, W) float32, or the array of `into`; and the plan that worked.
     """
     scale = network.config.scale
+    result, rows = into or (np.empty(reference.shape, dtype=np.float32), np.arange(len(target_lr)))
 
     def super_resolved(target: Tensor, ref: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
         return network(target, ref, generator=generators).sr
 
-    inside, plan = run_slices(super_resolved, network, target_lr, reference, plan, seeds=seeds, update=update)
-    given = given_slices(target_lr, reference, scale, plan.canvas, plan.conventions)
-    sr = inside[:, 0] * given.gain + given.offset
-    result = upsample(target_lr, (1, scale, scale))
-    box = plan.canvas.crop(result, scale)  # a view: writing to it writes the result
-    box += rim_weight(plan.canvas, scale, result.shape[1:]) * (sr - box)
+    for batch in run_batches(super_resolved, network, target_lr, reference, plan, seeds=seeds, update=update):
+        plan = batch.plan
+        sr = batch.values[:, 0] * batch.given.gain + batch.given.offset
+        whole = upsample(target_lr[batch.chosen], (1, scale, scale))
+        box = plan.canvas.crop(whole, scale)  # a view: writing to it writes the whole
+        box += rim_weight(plan.canvas, scale, whole.shape[1:]) * (sr - box)
+        result[rows[batch.chosen]] = whole
     return result, plan
 
 
 def run_slices(
-    compute: Callable[[Tensor, Tensor, Sequence[torch.Generator]], Tensor],
+    compute: Compute,
     network: Network,
     target_lr: np.ndarray,
-    reference: np.ndarray,
+    reference: SliceSource,
     plan: Plan,
     *,
     seeds: Sequence[int] | None = None,
     unmixed: Sequence[int] = (),
     update: Callable[[float], None] = lambda fraction: None,
 ) -> tuple[np.ndarray, Plan]:
-    """Anything a network gives for slices, computed batch by batch on the canvas.
+    """Anything a network gives for slices, as one array; for the arguments see `run_batches`.
+
+    Returns:
+        (K, V, rows, columns) float32 where the canvas lies on the image; and the plan that worked.
+    """
+    whole: np.ndarray | None = None
+    for batch in run_batches(compute, network, target_lr, reference, plan, seeds=seeds, unmixed=unmixed, update=update):
+        if whole is None:
+            whole = np.empty((len(target_lr), *batch.values.shape[1:]), dtype=np.float32)
+        whole[batch.chosen], plan = batch.values, batch.plan
+    if whole is None:  # a volume without a lit slice has no batch
+        nothing = np.zeros((0, 1, *reference.shape[1:]), dtype=np.float32)
+        whole = plan.canvas.crop(nothing, network.config.scale)
+    return whole, plan
+
+
+class Batch(NamedTuple):
+    """What a network gave for some slices.
+
+    Args:
+        chosen: which of the slices.
+        given: what the network was given of them.
+        values: (B, V, rows, columns) float32 where the canvas lies on the image, as the network gives them.
+        plan: that worked.
+    """
+
+    chosen: slice
+    given: GivenSlices
+    values: np.ndarray
+    plan: Plan
+
+
+def run_batches(
+    compute: Compute,
+    network: Network,
+    target_lr: np.ndarray,
+    reference: SliceSource,
+    plan: Plan,
+    *,
+    seeds: Sequence[int] | None = None,
+    unmixed: Sequence[int] = (),
+    update: Callable[[float], None] = lambda fraction: None,
+) -> Iterator[Batch]:
+    """Anything a network gives for slices, computed on the canvas; when tiles become needed, the slices begin anew.
 
     Args:
         compute: from targets (B, 1, h, w), references (B, 1, H, W) and one generator for each slice to (B, V, H, W).
@@ -152,42 +227,36 @@ def run_slices(
         seeds: see there.
         unmixed: those of the V values of which no mean can be taken where tiles overlap.
         update: see there.
-
-    Returns:
-        (K, V, rows, columns) float32 where the canvas lies on the image, as the network gives them (see
-        `Plan.conventions`); and the plan that worked.
     """
-    scale = network.config.scale
-    lr, ref = given_slices(target_lr, reference, scale, plan.canvas, plan.conventions)[:2]
-    seeds = range(len(lr)) if seeds is None else seeds
+    scale, conventions = network.config.scale, plan.conventions
+    seeds = range(len(target_lr)) if seeds is None else seeds
+    if conventions.sampling == "corner":
+        # Of all slices at once: whether they are of a magnitude image is no question of a batch.
+        target_lr, conventions = corner_samples(target_lr, scale), replace(conventions, sampling="centred")
     network.to(plan.device)
-    batches: list[np.ndarray] = []
     start = 0
-    with _numerics(plan), torch.inference_mode():
-        while start < len(lr):
-            update(start / len(lr))
-            chosen = slice(start, start + plan.batch)
-            try:
-                values = _run_batch(compute, lr[chosen], ref[chosen], seeds[chosen], plan, scale, unmixed)
-            except RuntimeError as error:
-                if not is_out_of_memory(error):
-                    raise
-                smaller = _smaller(plan, scale)
-                if smaller.tile != plan.tile:
-                    # Tiles are another way to the result: all slices take the same one.
-                    batches, start = [], 0
-                plan = smaller
-                continue
-            if not np.isfinite(values).all():
-                raise DeviceError(
-                    f"The network gave values that are no numbers ({plan.precision} on {plan.device}); "
-                    "use --precision fp32, or --device cpu."
-                )
-            batches.append(values)
-            start += plan.batch
-    # A volume without a lit slice has no batch.
-    whole = np.concatenate(batches) if batches else np.zeros((0, 1, *ref.shape[1:]), dtype=np.float32)
-    return plan.canvas.unpadded(whole, reference.shape, scale), plan
+    while start < len(target_lr):
+        update(start / len(target_lr))
+        chosen = slice(start, min(start + plan.batch, len(target_lr)))
+        try:
+            given = given_slices(target_lr[chosen], reference[chosen], scale, plan.canvas, conventions)
+            with _numerics(plan), torch.inference_mode():
+                values = _run_batch(compute, *given[:2], seeds[chosen], plan, scale, unmixed)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            smaller = _smaller(plan, scale)
+            if smaller.tile != plan.tile:
+                start = 0  # tiles are another way to the result: all slices take the same one
+            plan = smaller
+            continue
+        if not np.isfinite(values).all():
+            raise DeviceError(
+                f"The network gave values that are no numbers ({plan.precision} on {plan.device}); "
+                "use --precision fp32, or --device cpu."
+            )
+        yield Batch(chosen, given, plan.canvas.unpadded(values, reference.shape, scale), plan)
+        start = chosen.stop
 
 
 def tile_starts(size: int, tile: int, overlap: int) -> list[int]:
@@ -265,12 +334,19 @@ def _works(device: str) -> bool:
         return False
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out on some device."""
-    # The CPU allocator has no exception of its own, only its words.
-    words = str(error).lower()
-    return isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or any(
-        phrase in words for phrase in ("out of memory", "not enough memory", "can't allocate memory")
+def _tile_within(network: Network, canvas: Canvas, tile: int | None, budget: int) -> int | None:
+    """The tile (None: no tiles) itself where one slice keeps the budget, else the largest that does."""
+    scale = network.config.scale
+    pixels = canvas.rows * canvas.columns * scale**2 if tile is None else tile**2
+    if budget >= pixels * MOST_BYTES_PER_PIXEL or pixels <= (possible := pixels_within(network, budget)):
+        return tile
+    side = math.isqrt(possible) // TILE_STEP_HR * TILE_STEP_HR
+    if side >= SMALLEST_TILE_HR:
+        return side
+    needed = slice_bytes(network, SMALLEST_TILE_HR**2)
+    raise DeviceError(
+        f"{size_text(max(0, budget))} of memory are left for the network, which takes {size_text(needed)} even in "
+        "small tiles; close other programs, allow more memory, or choose a smaller model."
     )
 
 

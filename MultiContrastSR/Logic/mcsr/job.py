@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,10 +14,12 @@ import numpy as np
 import torch
 
 from . import __version__
-from .degradation import FactorsKJI
-from .geometry import AxisOrder, Grid, refine_grid
+from .degradation import FactorsKJI, upsample
+from .geometry import AxisOrder, Grid, display_order, refine_grid
 from .inference import Plan
+from .intensity import is_magnitude
 from .maps import MapView
+from .memory import blocks
 from .metrics import Scores
 from .networks import Network
 from .registration import Registration
@@ -35,6 +37,7 @@ class Settings:
     Args:
         trust: also draw the trust maps, see `trust.SPECS`.
         fallback: where the reference does not fit the target, the target helps itself.
+        memory: bytes of main memory that the process may hold; None: what it holds and most of what is free.
     """
 
     model: str = "dcamsr-s"
@@ -50,16 +53,16 @@ class Settings:
     fallback: bool = True
     seed: int = 0
     force: bool = False
+    memory: int | None = None
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a job gives; all volumes lie on the result's grid, in the target's storage order.
+    """What a job gives; all volumes but the target lie on the result's grid, in the target's storage order.
 
     Args:
         sr: the enhanced target.
-        interpolated: the target by sinc interpolation, the baseline.
-        residual: sr - interpolated, intensity units of the target.
+        target: as it was given.
         reference: the reference, registered and resampled; the interpolated target where there was none.
         truth: the ground truth cropped to the grid, where one was given.
         slice_axis: storage axis along which the slices were stacked (0 = i, 1 = j, 2 = k).
@@ -71,8 +74,7 @@ class Result:
     """
 
     sr: Volume
-    interpolated: Volume
-    residual: Volume
+    target: Volume
     reference: Volume
     truth: Volume | None
     slice_axis: int
@@ -81,6 +83,32 @@ class Result:
     warnings: tuple[str, ...]
     maps: Mapping[str, Volume] = field(default_factory=dict)
     tables: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def interpolated(self) -> Volume:
+        """The target by sinc interpolation, the baseline; made anew each time, since it is as large as the result."""
+        finer = max(np.divide(self.sr.array_kji.shape, self.target.array_kji.shape))
+        volume = self.sr.with_array(self._interpolated(), name=f"{self.target.name} sinc x{finer:.0f}")
+        return replace(volume, source_dtype=self.target.source_dtype)
+
+    @property
+    def residual(self) -> Volume:
+        """sr - interpolated, in the target's units; made anew each time."""
+        array = self._interpolated()
+        np.subtract(self.sr.array_kji, array, out=array)
+        volume = self.sr.with_array(array, name=f"{self.target.name} residual")
+        return replace(volume, source_dtype="float32")
+
+    def _interpolated(self) -> np.ndarray:
+        order = display_order(self.target.grid, self.slice_axis)
+        coarse = order.apply(self.target.array_kji)
+        array = np.empty(self.sr.array_kji.shape, dtype=np.float32)
+        fine = order.apply(array)
+        factors = tuple(n // m for n, m in zip(fine.shape, coarse.shape, strict=True))
+        lowest = 0 if is_magnitude(coarse) else -np.inf
+        for block in blocks(fine.shape):
+            np.maximum(upsample(coarse[block], factors), lowest, out=fine[block])
+        return array
 
 
 @dataclass(frozen=True)
@@ -98,19 +126,25 @@ class Memory:
     """What jobs leave for the next one in the same process: the last thing of each kind.
 
     A thing is known by all that it was made from, so a recalled one is the one that would be made.
+
+    Args:
+        keeps: False: that of a single job, which leaves nothing.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, keeps: bool = True) -> None:
+        self.keeps = keeps
         self._things: dict[str, tuple[str, Any]] = {}
         self.recalled: list[str] = []
         """Kinds that the job at hand did not have to make."""
 
     def known(self, kind: str, made_from: Sequence[Any]) -> Any:
         """The thing that was made from this, or None."""
-        return self._known(kind, _digest(made_from))
+        return self._known(kind, _digest(made_from)) if self.keeps else None
 
     def recall(self, kind: str, made_from: Sequence[Any], make: Callable[[], Thing]) -> Thing:
         """The thing that was made from this, now if it is not known."""
+        if not self.keeps:
+            return make()
         digest = _digest(made_from)
         thing = self._known(kind, digest)
         if thing is None:
@@ -141,8 +175,9 @@ class Job:
 
     Args:
         settings: of the user.
+        given: the target in its storage order.
         target: in display orientation.
-        reference: in display orientation; None when the target is its own.
+        reference: in its storage order; None when the target is its own.
         order: from the target's storage order to display orientation.
         factors_kji: from the target's grid to the result's.
         network: with weights.
@@ -156,6 +191,7 @@ class Job:
     """
 
     settings: Settings
+    given: Volume
     target: Volume
     reference: Volume | None
     order: AxisOrder
@@ -180,6 +216,15 @@ class Job:
     def hr_grid(self) -> Grid:
         """The result's grid, in display orientation."""
         return refine_grid(self.target.grid, self.factors_kji[::-1])
+
+    @property
+    def stored_grid(self) -> Grid:
+        """The result's grid, in the target's storage order."""
+        return self.order.inverse().apply_grid(self.hr_grid)
+
+    def new_array(self) -> np.ndarray:
+        """Room for a volume on the result's grid (K, H, W); it lies in memory in the target's storage order."""
+        return self.order.apply(np.empty(self.stored_grid.shape_kji, dtype=np.float32))
 
     def provenance(self) -> dict[str, Any]:
         """Everything needed to repeat the job, json-serialisable; of the patient only the names the user gave."""

@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import InputError
-from .inference import Plan, run_slices
+from .inference import Plan, run_batches, run_slices
+from .memory import SliceSource
 from .networks import MapSpec, Network
 
 PRINCIPAL_COMPONENTS = ("pc1", "pc2", "pc3")
@@ -146,7 +147,7 @@ def views_named(names: str, known: Mapping[str, MapSpec]) -> list[MapView]:
 def collect_maps(
     network: Network,
     target_lr: np.ndarray,
-    reference: np.ndarray,
+    reference: SliceSource,
     plan: Plan,
     views: Sequence[MapView],
     *,
@@ -190,9 +191,11 @@ def collect_maps(
         return values
 
     steps = [number for number, view in enumerate(images) if not _is_smooth(view.spec)]
-    inside, used = run_slices(compute, network, target_lr, reference, plan, seeds=seeds, unmixed=steps, update=update)
-    for number, view in enumerate(images):
-        plan.canvas.crop(result[view.name], scale)[...] = inside[:, number]
+    used = plan
+    for batch in run_batches(compute, network, target_lr, reference, plan, seeds=seeds, unmixed=steps, update=update):
+        used = batch.plan
+        for number, view in enumerate(images):
+            plan.canvas.crop(result[view.name], scale)[batch.chosen] = batch.values[:, number]
     whole = {name: torch.cat(rows).numpy() for name, rows in tables.items() if rows and used.tile is None}
     return Maps(result, whole)
 
@@ -263,7 +266,7 @@ def _moved_back(values: Tensor, cell: int, *, smooth: bool) -> Tensor:
 def _bases(
     network: Network,
     target_lr: np.ndarray,
-    reference: np.ndarray,
+    reference: SliceSource,
     plan: Plan,
     views: Sequence[MapView],
     seeds: Sequence[int],

@@ -15,9 +15,10 @@ from .geometry import display_order, slice_axis
 from .intensity import intensity_scale
 from .job import DrawnMaps, Job, Memory, Result, Settings
 from .maps import Maps, collect_maps
+from .memory import shortage_said
 from .metrics import compare
 from .pipeline_inputs import INPUT_STAGES, LaidOut, display_truth, lay_out, made_from, plan_of, prepare, stored_volume
-from .pipeline_steps import checked, clipped, finished, summary_of, super_resolved
+from .pipeline_steps import checked, finished, summary_of, super_resolved
 from .pipeline_trust import spread_features, trust_maps
 from .progress import CancelQuery, JobProgress, ProgressCallback, never_cancelled, no_progress
 from .trust import trust_views
@@ -57,25 +58,27 @@ def enhance(
     Raises:
         InputError, WeightsError, DeviceError, Cancelled: each with one sentence on what to do.
     """
-    job = prepare(target, reference, settings or Settings(), reference_to_target, memory)
-    report = JobProgress(progress, cancelled, INPUT_STAGES | _RESULT_STAGES | _stages_of_maps(job))
-    truth = display_truth(ground_truth, job)
-    # Made before anything slow, so that an unusable device or precision is said at once.
-    plan = plan_of(job)
+    settings = settings or Settings()
+    with shortage_said(settings.memory):
+        job = prepare(target, reference, settings, reference_to_target, memory)
+        report = JobProgress(progress, cancelled, INPUT_STAGES | _RESULT_STAGES | _stages_of_maps(job))
+        truth = display_truth(ground_truth, job)
+        # Made before anything slow, so that too little memory or an unusable device is said at once.
+        plan = plan_of(job)
 
-    given = lay_out(job, report)
-    with report.stage("Enhancing"):
-        scaled = super_resolved(job, given, plan, report)
-    with report.stage("Checking consistency"):
-        sr = checked(job, finished(job, given, scaled, consistent=False))
-        report.update(1.0)  # the last moment to cancel: from here on the result is complete
-    job.seconds = report.seconds
-    job.summary = summary_of(job, given)
-    result = _result(job, sr, clipped(job, given.interpolated), given.reference, truth)
-    if not (job.views or job.settings.trust):
-        return result
-    on_result(result)
-    drawn = _drawn(job, given, sr, report)
+        given = lay_out(job, report)
+        with report.stage("Enhancing"):
+            scaled = super_resolved(job, given, plan, report)
+        with report.stage("Checking consistency"):
+            sr = checked(job, given, scaled)
+            report.update(1.0)  # the last moment to cancel: from here on the result is complete
+        job.seconds = report.seconds
+        job.summary = summary_of(job, given)
+        result = _result(job, sr, given.reference, truth)
+        if not (job.views or job.settings.trust):
+            return result
+        on_result(result)
+        drawn = _drawn(job, given, sr, report)
     return replace(result, maps=drawn.maps, tables=drawn.tables, provenance=drawn.provenance, warnings=drawn.warnings)
 
 
@@ -97,24 +100,25 @@ def draw_maps(
     Raises:
         InputError: also when no maps are asked for.
     """
-    job = prepare(target, reference, settings, reference_to_target, memory)
-    if not (job.views or job.settings.trust):
-        raise InputError("No maps were asked for; name some, or all.")
-    result_stages = _RESULT_STAGES if job.settings.trust else {}
-    report = JobProgress(progress, cancelled, INPUT_STAGES | result_stages | _stages_of_maps(job))
-    plan = plan_of(job)
-    given = lay_out(job, report)
-    sr = given.interpolated
-    if job.settings.trust:
-        with report.stage("Enhancing"):
-            scaled = super_resolved(job, given, plan, report)
-        with report.stage("Checking consistency"):
-            sr = checked(job, finished(job, given, scaled, consistent=False))
-    else:
-        known = job.memory.known("result", made_from(job, given, plan))
-        job.plan = known[1] if known else plan  # where memory ran short then, it does now
-    job.seconds = report.seconds
-    return _drawn(job, given, sr, report)
+    with shortage_said(settings.memory):
+        job = prepare(target, reference, settings, reference_to_target, memory)
+        if not (job.views or job.settings.trust):
+            raise InputError("No maps were asked for; name some, or all.")
+        result_stages = _RESULT_STAGES if job.settings.trust else {}
+        report = JobProgress(progress, cancelled, INPUT_STAGES | result_stages | _stages_of_maps(job))
+        plan = plan_of(job)
+        given = lay_out(job, report)
+        sr = None
+        if job.settings.trust:
+            with report.stage("Enhancing"):
+                scaled = super_resolved(job, given, plan, report)
+            with report.stage("Checking consistency"):
+                sr = checked(job, given, scaled)
+        else:
+            known = job.memory.known("result", made_from(job, given, plan))
+            job.plan = known[1] if known else plan  # where memory ran short then, it does now
+        job.seconds = report.seconds
+        return _drawn(job, given, sr, report)
 
 
 class Observation(NamedTuple):
@@ -143,7 +147,8 @@ def observe(
     with report.stage("Checking consistency"):
         sr = finished(job, given, scaled)
     with report.stage("Drawing trust maps"):
-        features = spread_features(job, given, sr, lambda again: finished(job, given, again), report.update)
+        parts = spread_features(job, given, sr, lambda again: finished(job, given, again), report.update)
+        features = np.concatenate([part for _, part in parts], axis=1)
     return Observation(sr, features, job.weights.sha256 if job.weights else "")
 
 
@@ -201,8 +206,8 @@ def _stages_of_maps(job: Job) -> dict[str, float]:
     return (_MAPS_STAGE if job.views else {}) | (_TRUST_STAGE if job.settings.trust else {})
 
 
-def _drawn(job: Job, given: LaidOut, sr: np.ndarray, report: JobProgress) -> DrawnMaps:
-    """Step 8, and the maps in the target's storage order."""
+def _drawn(job: Job, given: LaidOut, sr: np.ndarray | None, report: JobProgress) -> DrawnMaps:
+    """Step 8, and the maps in the target's storage order; trust maps are of the result `sr`."""
     images: dict[str, np.ndarray] = {}
     tables: dict[str, np.ndarray] = {}
     if job.views:
@@ -211,12 +216,14 @@ def _drawn(job: Job, given: LaidOut, sr: np.ndarray, report: JobProgress) -> Dra
         images, tables = dict(maps.images), maps.tables
     job.drawn = job.views
     if job.settings.trust:
+        assert sr is not None
         with report.stage("Drawing trust maps"):
             trust = trust_maps(job, given, sr, lambda again: finished(job, given, again), report.update)
         images |= trust
         job.drawn = [*job.views, *trust_views(list(trust))]
         job.summary = summary_of(job, given, trust.get("expected_error"))
-    volumes = {key: stored_volume(job, array, f"{job.target.name} {key}") for key, array in images.items()}
+    # One by one: what is stored otherwise than it is shown is copied.
+    volumes = {key: stored_volume(job, images.pop(key), f"{job.target.name} {key}") for key in list(images)}
     return DrawnMaps(volumes, tables, job.order.axes_ijk[2], job.provenance(), tuple(job.warnings))
 
 
@@ -232,31 +239,32 @@ def _maps(job: Job, given: LaidOut, report: JobProgress) -> Maps:
         job.views = [view for view in job.views if view.name not in left_out]
 
     def of_volume(values: np.ndarray, elsewhere: float) -> np.ndarray:
+        if given.lit.all():
+            return values
         full = np.full((len(given.lit), *values.shape[1:]), elsewhere, dtype=np.float32)
         full[given.lit] = values
         return full
 
     return Maps(
-        {name: of_volume(array, 0.0) for name, array in found.images.items()},
+        {name: of_volume(found.images.pop(name), 0.0) for name in list(found.images)},
         {name: of_volume(array, np.nan) for name, array in found.tables.items()},
     )
 
 
-def _result(job: Job, sr: np.ndarray, interpolated: np.ndarray, reference: Volume, truth: Volume | None) -> Result:
-    """Steps 7 and 9: scores, then back to the target's storage order and type; maps may follow."""
-    if truth is not None:
-        scale = intensity_scale(truth.array_kji, truth.name)
-        for method, array in (("result", sr), ("interpolated", interpolated)):
-            job.scores[method] = compare(array, truth.array_kji, scale)
-    name, scale_name, dtype = job.target.name, f"x{job.factors_kji[1]}", job.target.source_dtype
-    return Result(
-        sr=stored_volume(job, sr, f"{name} SR{scale_name}", dtype),
-        interpolated=stored_volume(job, interpolated, f"{name} sinc {scale_name}", dtype),
-        residual=stored_volume(job, sr - interpolated, f"{name} residual"),
-        reference=stored_volume(job, reference.array_kji, reference.name),
+def _result(job: Job, sr: np.ndarray, reference: Volume, truth: Volume | None) -> Result:
+    """Steps 7 and 9: back to the target's storage order and type, and scores; maps may follow."""
+    result = Result(
+        sr=stored_volume(job, sr, f"{job.target.name} SRx{job.factors_kji[1]}", job.target.source_dtype),
+        target=job.given,
+        reference=reference,
         truth=truth and truth.reordered(job.order.inverse()),
         slice_axis=job.order.axes_ijk[2],
         scores=job.scores,
-        provenance=job.provenance(),
-        warnings=tuple(job.warnings),
+        provenance={},
+        warnings=(),
     )
+    if truth is not None:
+        scale = intensity_scale(truth.array_kji, truth.name)
+        for method, volume in (("result", result.sr), ("interpolated", result.interpolated)):
+            job.scores[method] = compare(job.order.apply(volume.array_kji), truth.array_kji, scale)
+    return replace(result, provenance=job.provenance(), warnings=tuple(job.warnings))

@@ -6,17 +6,24 @@ origin 0, no direction), and the map from output index to source index is handed
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import SimpleITK as sitk
 
 from .errors import InputError
-from .geometry import Grid
+from .geometry import Grid, crop_grid
 from .volume import Volume
 
 _INTERPOLATORS = {"cubic": sitk.sitkBSpline, "linear": sitk.sitkLinear, "nearest": sitk.sitkNearestNeighbor}
 
 _SPLINE_SUPPORT = 4
 """ITK's cubic B-spline needs this many samples along every axis."""
+
+_SPLINE_REACH = 12
+"""Samples farther away change a spline by less than 2e-7 of what they are."""
+
+_SLAB_VOXELS = 4 * 2**20
 
 _ANTI_ALIASING_FROM = 1.2
 """Ratio of output to source spacing up to which nothing is low-passed: the Gaussian would be narrower than a voxel."""
@@ -40,21 +47,12 @@ def resample(volume: Volume, grid: Grid, interpolation: str = "cubic") -> Volume
     """
     if interpolation not in _INTERPOLATORS:
         raise InputError(f"Unknown interpolation '{interpolation}'; known are {', '.join(_INTERPOLATORS)}.")
-    source = volume.array_kji
-    start, steps = _index_map(volume.grid, grid)
-    image = sitk.GetImageFromArray(source)
-    if interpolation != "nearest":
-        image = _low_passed(image, anti_aliasing_sigma(volume.grid, grid))
-    # The spline needs its support along every axis, and ITK leaves out the far face of the box, which belongs to it.
-    padding = [max(1, _SPLINE_SUPPORT - n) for n in image.GetSize()]
-    image = sitk.ZeroFluxNeumannPad(image, padding, padding)
-    to_source = sitk.AffineTransform(steps.T.ravel().tolist(), start.tolist())
-    values = sitk.Resample(
-        image, list(grid.shape_ijk), to_source, _INTERPOLATORS[interpolation], (0.0,) * 3, (1.0,) * 3
-    )
-    array = np.where(coverage(volume.grid, grid), sitk.GetArrayViewFromImage(values), np.float32(0))
-    if interpolation == "cubic":
-        array = np.maximum(array, min(np.float32(0), source.min()))
+    lowest = min(np.float32(0), volume.array_kji.min()) if interpolation == "cubic" else -np.inf
+    array = np.empty(grid.shape_kji, dtype=np.float32)
+    for where, slab in _slabs(grid, max(array.size, volume.array_kji.size)):
+        image = _sampled(volume, grid, slab, interpolation)  # kept: a view does not keep it
+        values = np.where(coverage(volume.grid, slab), sitk.GetArrayViewFromImage(image), np.float32(0))
+        np.maximum(values, lowest, out=array[where])
     return volume.on_grid(array, grid)
 
 
@@ -65,9 +63,10 @@ def coverage(volume_grid: Grid, grid: Grid) -> np.ndarray:
     counts = [np.arange(n) for n in grid.shape_ijk]
     for axis, size in enumerate(volume_grid.shape_ijk):
         along_i, along_j, along_k = (count * step for count, step in zip(counts, steps[:, axis], strict=True))
-        index = (start[axis] + along_k)[:, None, None] + along_j[:, None] + along_i
-        # A grid and its refinement share faces: rounding must not decide about them.
-        inside &= (index >= -0.5 - 1e-6) & (index <= size - 0.5 + 1e-6)
+        for in_slice, offset in zip(inside, start[axis] + along_k, strict=True):
+            index = offset + along_j[:, None] + along_i
+            # A grid and its refinement share faces: rounding must not decide about them.
+            in_slice &= (index >= -0.5 - 1e-6) & (index <= size - 0.5 + 1e-6)
     return inside
 
 
@@ -81,11 +80,48 @@ def anti_aliasing_sigma(volume_grid: Grid, grid: Grid) -> np.ndarray:
     return np.where(ratio > _ANTI_ALIASING_FROM, np.sqrt(np.maximum(ratio**2 - 1, 0) / (8 * np.log(2))), 0.0)
 
 
+def _slabs(grid: Grid, voxels: int) -> Iterator[tuple[tuple[slice, ...], Grid]]:
+    """A grid in parts along its longest axis, enough of them for a number of voxels: (place in the array, part)."""
+    axis = int(np.argmax(grid.shape_ijk))
+    size = grid.shape_ijk[axis]
+    thickness = -(-size // -(-voxels // _SLAB_VOXELS))
+    for start in range(0, size, thickness):
+        origin, shape = [0, 0, 0], list(grid.shape_ijk)
+        origin[axis], shape[axis] = start, min(thickness, size - start)
+        where = tuple(slice(o, o + n) for o, n in zip(origin[::-1], shape[::-1], strict=True))
+        yield where, crop_grid(grid, tuple(origin), tuple(shape))  # type: ignore[arg-type]
+
+
+def _sampled(volume: Volume, grid: Grid, slab: Grid, interpolation: str) -> sitk.Image:
+    """The samples of a part of a grid, whatever ITK gives outside the source's box."""
+    start, steps = _index_map(volume.grid, slab)
+    sigma = anti_aliasing_sigma(volume.grid, grid) * (interpolation != "nearest")
+    # Only the part of the source that these samples depend on.
+    corners = start + np.array(list(np.ndindex(2, 2, 2))) * (np.array(slab.shape_ijk) - 1) @ steps
+    margin = _SPLINE_REACH + _reach(sigma)
+    first, last = corners.min(axis=0) - margin, corners.max(axis=0) + margin
+    size = np.array(volume.grid.shape_ijk)
+    low = np.clip(np.floor(first), 0, size - 1).astype(int)
+    high = np.clip(np.ceil(last), low, size - 1).astype(int) + 1
+    part = volume.array_kji[tuple(slice(a, b) for a, b in zip(low[::-1], high[::-1], strict=True))]
+    image = _low_passed(sitk.GetImageFromArray(np.ascontiguousarray(part)), sigma)
+    # The spline needs its support along every axis, and ITK leaves out the far face of the box, which belongs to it.
+    padding = [max(1, _SPLINE_SUPPORT - n) for n in image.GetSize()]
+    image = sitk.ZeroFluxNeumannPad(image, padding, padding)
+    to_source = sitk.AffineTransform(steps.T.ravel().tolist(), (start - low).tolist())
+    method = _INTERPOLATORS[interpolation]
+    return sitk.Resample(image, list(slab.shape_ijk), to_source, method, (0.0,) * 3, (1.0,) * 3)
+
+
 def _low_passed(image: sitk.Image, sigma: np.ndarray) -> sitk.Image:
     if not sigma.any():
         return image
-    widest = 2 * int(np.ceil(4 * sigma.max())) + 1
-    return sitk.DiscreteGaussian(image, (sigma**2).tolist(), widest, 0.005)
+    return sitk.DiscreteGaussian(image, (sigma**2).tolist(), 2 * _reach(sigma) + 1, 0.005)
+
+
+def _reach(sigma: np.ndarray) -> int:
+    """Voxels to each side that the low-pass reads, at most."""
+    return int(np.ceil(4 * sigma.max()))
 
 
 def _index_map(source: Grid, grid: Grid) -> tuple[np.ndarray, np.ndarray]:

@@ -10,6 +10,7 @@ of the brain; mirrored, 6 pixels away or from the next slice but one they are mo
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ import torch.nn.functional as F
 
 from .degradation import FactorsKJI, degrade
 from .intensity import foreground
+from .memory import SliceSource, blocks
 
 UNFIT, FIT = 0.03, 0.07
 """Agreement up to which a slice's reference is not used, and from which it is used fully."""
@@ -60,7 +62,7 @@ class ReferenceFit:
         return float(np.mean(self.agreement)) if len(self.agreement) else 1.0
 
 
-def reference_fit(target_lr: np.ndarray, reference: np.ndarray, factors_kji: FactorsKJI) -> ReferenceFit:
+def reference_fit(target_lr: np.ndarray, reference: SliceSource, factors_kji: FactorsKJI) -> ReferenceFit:
     """Measure how well a reference fits, in what both images show.
 
     Args:
@@ -69,7 +71,10 @@ def reference_fit(target_lr: np.ndarray, reference: np.ndarray, factors_kji: Fac
         factors_kji: between the two.
     """
     signal = foreground(target_lr)
-    here, *beside = (_with_neighbours(a.sum(axis=(1, 2))) for a in _agreements(target_lr, reference, factors_kji))
+    sums = np.zeros((1 + len(_MOVES), len(target_lr)))
+    for block, parts in _agreements(target_lr, reference, factors_kji):
+        sums[:, block] = [part.sum(axis=(1, 2)) for part in parts]
+    here, *beside = (_with_neighbours(of_slices) for of_slices in sums)
     best_beside = np.max(beside, axis=0)
     # Where a slice shows next to nothing, nothing speaks against its reference.
     empty = _with_neighbours(signal.sum(axis=(1, 2)).astype(float)) < _FEWEST_PIXELS
@@ -77,7 +82,7 @@ def reference_fit(target_lr: np.ndarray, reference: np.ndarray, factors_kji: Fac
     return ReferenceFit(agreement, np.clip((agreement - UNFIT) / (FIT - UNFIT), 0, 1))
 
 
-def local_agreement(target_lr: np.ndarray, reference: np.ndarray, factors_kji: FactorsKJI) -> np.ndarray:
+def local_agreement(target_lr: np.ndarray, reference: SliceSource, factors_kji: FactorsKJI) -> np.ndarray:
     """The same place by place, (K, h, w), over windows of about 10 pixels: too few edges to decide by, but to look at.
 
     Args:
@@ -85,17 +90,29 @@ def local_agreement(target_lr: np.ndarray, reference: np.ndarray, factors_kji: F
         reference: see there.
         factors_kji: see there.
     """
-    here, *beside = (_smoothed(a) for a in _agreements(target_lr, reference, factors_kji))
-    return here / (np.mean(beside, axis=0) + 1e-3) - 1
+    agreement = np.empty(target_lr.shape)
+    for block, parts in _agreements(target_lr, reference, factors_kji):
+        here, *beside = (_smoothed(a) for a in parts)
+        agreement[block] = here / (np.mean(beside, axis=0) + 1e-3) - 1
+    return agreement
 
 
-def _agreements(target_lr: np.ndarray, reference: np.ndarray, factors_kji: FactorsKJI) -> list[np.ndarray]:
-    """Agreement of edges (K, h, w), 0..1: with the reference in its place, then moved to each side."""
+def _agreements(
+    target_lr: np.ndarray, reference: SliceSource, factors_kji: FactorsKJI
+) -> Iterator[tuple[slice, list[np.ndarray]]]:
+    """Agreement of edges 0..1 in some slices at a time (which, (k, h, w)): with the reference in its place, and moved
+    to each side."""
     signal = foreground(target_lr)
-    target = _directions(target_lr, signal)
-    other = _directions(degrade(reference, factors_kji, "kspace"), signal)
-    moved = (np.roll(other, move, axis=(-2, -1)) for move in ((0, 0), *_MOVES))
-    return [np.where(signal, (target * there).sum(axis=0) ** 2, 0) for there in moved]
+    other_lr = np.empty_like(target_lr)
+    for block in blocks(reference.shape):
+        other_lr[block] = degrade(reference[block], factors_kji, "kspace")
+    typical = [_typical_slope(slices, signal) for slices in (target_lr, other_lr)]
+    for block in blocks(target_lr.shape):
+        target, other = (
+            _directions(slices[block], slope) for slices, slope in zip((target_lr, other_lr), typical, strict=True)
+        )
+        moved = (np.roll(other, move, axis=(-2, -1)) for move in ((0, 0), *_MOVES))
+        yield block, [np.where(signal[block], (target * there).sum(axis=0) ** 2, 0) for there in moved]
 
 
 def _smoothed(values: np.ndarray) -> np.ndarray:
@@ -105,14 +122,27 @@ def _smoothed(values: np.ndarray) -> np.ndarray:
     return tensor[:, 0].numpy()
 
 
-def _directions(slices: np.ndarray, signal: np.ndarray) -> np.ndarray:
-    """(2, K, h, w): the gradient (rows, columns), of length near 1 at edges and near 0 where there are none."""
+def _gradient(slices: np.ndarray) -> np.ndarray:
+    """(2, K, h, w): along rows and columns."""
     if min(slices.shape[1:]) < 2:
         return np.zeros((2, *slices.shape))
-    gradient = np.stack([np.gradient(slices.astype(np.float64), axis=axis) for axis in (1, 2)])
-    length = (gradient**2).sum(axis=0)
-    typical = np.median(length[signal]) if signal.any() else 1.0
-    return gradient / np.sqrt(length + (typical or 1.0))
+    return np.stack([np.gradient(slices.astype(np.float64), axis=axis) for axis in (1, 2)])
+
+
+def _typical_slope(slices: np.ndarray, signal: np.ndarray) -> float:
+    """Median of the squared length of the gradient where there is signal; 1 where that says nothing."""
+    found, count = np.empty(int(signal.sum())), 0
+    for block in blocks(slices.shape):
+        squares = (_gradient(slices[block]) ** 2).sum(axis=0)[signal[block]]
+        found[count : count + squares.size] = squares
+        count += squares.size
+    return (float(np.median(found, overwrite_input=True)) if count else 1.0) or 1.0
+
+
+def _directions(slices: np.ndarray, typical_slope: float) -> np.ndarray:
+    """(2, K, h, w): the gradient (rows, columns), of length near 1 at edges and near 0 where there are none."""
+    gradient = _gradient(slices)
+    return gradient / np.sqrt((gradient**2).sum(axis=0) + typical_slope)
 
 
 def _with_neighbours(values: np.ndarray) -> np.ndarray:

@@ -1,0 +1,90 @@
+"""What a network holds in memory while it runs, told without running it."""
+
+from __future__ import annotations
+
+import copy
+import weakref
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from .networks import Network
+
+FIXED_BYTES = 96 * 2**20
+"""What the first run of a network takes beside its tensors: code, threads, kernels of the library."""
+
+MOST_BYTES_PER_PIXEL = 16 * 2**10
+"""More than any of the ten networks holds for a pixel: where there is this much, nothing needs to be counted."""
+
+_BEYOND_TENSORS = 1.25
+"""Measured peak over the sum of the tensors, at most, for all ten networks at 512 x 512; the rest is work space."""
+
+_SIDE = 256
+
+_counted: weakref.WeakKeyDictionary[Network, float] = weakref.WeakKeyDictionary()
+
+
+def slice_bytes(network: Network, pixels: int) -> int:
+    """Peak memory, about, of a run on one slice of a number of high-resolution pixels, without the weights."""
+    return FIXED_BYTES + int(pixels * _bytes_per_pixel(network))
+
+
+def pixels_within(network: Network, budget: int) -> int:
+    """The largest slice, in high-resolution pixels, for which `slice_bytes` stays within a number of bytes."""
+    return max(0, int((budget - FIXED_BYTES) / _bytes_per_pixel(network)))
+
+
+def _bytes_per_pixel(network: Network) -> float:
+    """Largest sum of tensors that live at one time, counted on tensors without values; all grow with the pixels."""
+    if network not in _counted:
+        scale = network.config.scale
+        side = (network.native_size or _SIDE) // scale
+        empty = copy.deepcopy(network).to("meta")
+        target, reference = (torch.empty(1, 1, n, n, device="meta") for n in (side, side * scale))
+        with torch.no_grad(), _LiveTensors() as live:
+            empty(target, reference)
+        _counted[network] = _BEYOND_TENSORS * live.peak / (side * scale) ** 2
+    return _counted[network]
+
+
+class _LiveTensors(TorchDispatchMode):
+    """Counts the bytes of the tensors made inside while they live; a convolution also copies what it reads and gives.
+
+    The copies are those of oneDNN, which has a memory layout of its own.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peak = 0
+        self._live = 0
+        self._tensors: dict[int, int] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        made = _tensors_in(result)
+        for tensor in made:
+            self._watch(tensor)
+        copies = sum(t.nbytes for t in (*made, *_tensors_in(args))) if "convolution" in str(func) else 0
+        self.peak = max(self.peak, self._live + copies)
+        return result
+
+    def _watch(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key, size = storage._cdata, storage.nbytes()
+        if key not in self._tensors:
+            self._live += size
+        self._tensors[key] = self._tensors.get(key, 0) + 1
+        weakref.finalize(tensor, self._forget, key, size)
+
+    def _forget(self, key: int, size: int) -> None:
+        self._tensors[key] -= 1
+        if not self._tensors[key]:
+            del self._tensors[key]
+            self._live -= size
+
+
+def _tensors_in(values: Any) -> list[Tensor]:
+    return [value for value in tree_leaves(values) if isinstance(value, Tensor)]
