@@ -34,6 +34,9 @@ BASELINE_CARD: Mapping[str, Any] = {"degradation": "kspace", "plane": "axial"}
 INPUT_STAGES = {"Registering": 3.0, "Resampling the reference": 1.0}
 _BARE_SLICE = 0.05
 _EMPTY_SLICE = 0.01
+_RESERVE = 8
+"""One part in so many of the memory that is left stays free: what a network takes is foretold within 10 %."""
+
 _TRUST_VOLUMES = 4
 """What trust maps take beside themselves: second opinions, and what the expected error is told from."""
 
@@ -182,8 +185,8 @@ def plan_of(job: Job) -> Plan:
             f"This job takes {needed} of memory, more than {allowed}; {remedy}, ask for fewer maps, or enhance a part "
             "of the volume."
         )
-    conventions = Conventions.of(job.card)
-    return make_plan(job.network, canvas_of(job), settings.device, settings.precision, conventions, budget=left)
+    conventions, budget = Conventions.of(job.card), left - left // _RESERVE
+    return make_plan(job.network, canvas_of(job), settings.device, settings.precision, conventions, budget=budget)
 
 
 def declared_bytes(job: Job) -> int:
