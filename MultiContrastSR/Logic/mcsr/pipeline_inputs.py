@@ -35,7 +35,7 @@ INPUT_STAGES = {"Registering": 3.0, "Resampling the reference": 1.0}
 _BARE_SLICE = 0.05
 _EMPTY_SLICE = 0.01
 _RESERVE = 8
-"""One part in so many of the memory that is left stays free: what a network takes is foretold within 10 %."""
+"""One part in so many of the memory that is left stays free: what a network takes is foretold, not measured."""
 
 _TRUST_VOLUMES = 4
 """What trust maps take beside themselves: second opinions, and what the expected error is told from."""
