@@ -1,4 +1,4 @@
-"""The specs' recipe for golden values: a formula fills the weights, so that no file of weights is needed."""
+"""The recipe for golden values: a formula fills the weights, so that no file of weights is needed."""
 
 from __future__ import annotations
 

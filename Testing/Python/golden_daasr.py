@@ -1,4 +1,4 @@
-"""Golden cases of DAASR: spec section 9."""
+"""Golden cases of DAASR: figures of another implementation of the same reading of the paper."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Case(NamedTuple):
-    """One golden case of spec section 9."""
+    """One golden case."""
 
     scale: int
     target_shape: tuple[int, int]

@@ -1,4 +1,4 @@
-"""The golden values of HFTN-SR: spec section 9."""
+"""The golden values of HFTN-SR: figures of another implementation of the same reading of the paper."""
 
 from __future__ import annotations
 

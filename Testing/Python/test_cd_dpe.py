@@ -1,4 +1,4 @@
-"""CD-DPE is exact: golden values, fingerprints and counts of its spec; and its slim form does what it promises."""
+"""CD-DPE is exact: golden values, fingerprints, counts of the published code; its slim form does what it promises."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mcsr.networks.displacement import warp
 from mcsr.networks.expert_mixture import ExpertMixture
 from torch import Tensor
 
-# Spec section 9: mean, unbiased std, [first, 0, 0], [first, S // 3, S // 5], [last, S - 1, S - 1].
+# Of the published code: mean, unbiased std, [first, 0, 0], [first, S // 3, S // 5], [last, S - 1, S - 1].
 GOLDEN_64 = {
     "sr": (-0.046728, 0.012550, -0.012277, -0.058709, -0.027029),
     "x_rec": (0.528694, 0.213693, 0.043680, 0.496607, 0.039278),
@@ -52,7 +52,7 @@ ROUTING_240 = {
 }
 ROUTING_TOLERANCE = {"prompt": 2e-6, "logits": 1e-3, "gates": 1e-4}
 
-# Spec section 7, on shapes of distinct tensors, on shapes of all entries, on lines "key shape".
+# Of the published code, on shapes of distinct tensors, on shapes of all entries, on lines "key shape".
 FINGERPRINTS = {
     64: (
         "b16cc981aea82b15c7238a1f7ab7b9b02a884dc76818419c1f27079ed868ae33",
@@ -279,7 +279,7 @@ def test_experts_see_raw_maps_unless_told_otherwise() -> None:
 
 
 def test_starts_as_published() -> None:
-    """Spec 2.10: ranges, and which dictionaries are the same draw."""
+    """As in the published code: ranges, and which dictionaries are the same draw."""
     torch.manual_seed(0)
     state = create_network("cd-dpe", size=16).state_dict()
     prefix = "encoder.predict_ista."

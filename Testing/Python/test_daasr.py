@@ -1,4 +1,4 @@
-"""DAASR is exact: golden values, fingerprints and counts of its spec; and its slim form does what it promises."""
+"""DAASR keeps to our reading: golden values, fingerprints, counts; and its slim form does what it promises."""
 
 from __future__ import annotations
 
@@ -209,7 +209,7 @@ def test_other_scales_are_refused() -> None:
 
 @pytest.mark.parametrize(("scale", "size", "expected"), [(4, 256, 66.9), (2, 256, 73.9), (3, 255, 68.2)])
 def test_gmac_of_the_published_network(scale: int, size: int, expected: float) -> None:
-    """The spec's count, less what W_q saves by projecting pooled features: 0.2 GMAC a group, an exact speed-up."""
+    """That of the plain formulas, less what W_q saves by projecting pooled features: 0.2 GMAC a group, exactly."""
     saved = 6 * 64**2 * 256**2 * 3 / 4 / 1e9
     gmac = counted_gmac(create_network("daasr", scale=scale), size, size)
     assert gmac == pytest.approx(expected, rel=0.03)

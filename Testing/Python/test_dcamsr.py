@@ -1,4 +1,4 @@
-"""DCAMSR is exact: golden values, fingerprints and counts of its spec; and its slim form does what it promises."""
+"""DCAMSR is exact: golden values, fingerprints, counts of the published code; its slim form does what it promises."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from golden import counted_gmac, fill, fingerprint, five_numbers, key_family, sh
 from mcsr.networks import Network, create_network
 from torch import Tensor
 
-# Spec section 9: mean, unbiased std, first, third, last.
+# Of the published code: mean, unbiased std, first, third, last.
 GOLDEN_64 = {
     "channel_attention_lv1": (0.125000, 0.126151, 0.178970, 0.033105, 0.022539),
     "spatial_attention_lv1": (0.015625, 0.001104, 0.015950, 0.015628, 0.015459),

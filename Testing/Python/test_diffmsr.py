@@ -1,4 +1,4 @@
-"""DiffMSR is exact: golden values, fingerprints and counts of its spec, both stages, three scales, both layouts."""
+"""DiffMSR is exact: golden values, fingerprints, counts of the published code; stages, scales, both layouts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Case(NamedTuple):
     width: int
 
 
-# Spec section 9: mean, unbiased std, first, third, last. Z_n: state of the diffusion with n steps to go.
+# Of the published code: mean, unbiased std, first, third, last. Z_n: state of the diffusion with n steps to go.
 GOLDEN = {
     Case(1, 4, "raw", 64, 64): {
         "prior": (0.593601, 1.008293, -0.041117, 0.015596, -0.031772),
@@ -118,7 +118,7 @@ GOLDEN = {
     },
 }
 
-# Keys that the golden rule fills (spec section 9), by stage and scale.
+# Keys that the golden rule fills, by stage and scale.
 FILLED = {
     (2, 4): "7bd0dd52c721c259f606d74731300f75f1d70bfa44a4ed358ea18169674ca132",
     (1, 4): "cbdbb4b24185071a3754c2696b2cd887c46f809103ac63b5e8e59f3aa52bc40d",
@@ -127,7 +127,7 @@ FILLED = {
     (2, 3): "14e4eb351847974e2961e72d67b4c84c87e8c4f35c6ea1808f67dd561de94eb9",
     (1, 3): "3320b3121993d6baf26f5a6804c0aa04c608fc9564756c624aaaa869eb55d0f4",
 }
-# The published state dicts at x4 (spec section 7): entries, fingerprint.
+# The published state dicts at x4: entries, fingerprint.
 EVERYTHING = {
     1: (547, "61fe77f7815f587582180ed98ec75dedf8402d0ea93373768c60edb70c6584cc"),
     2: (614, "ac0ad080e6edabb62049deec91e9ea0ab31aa022851e09a1184ec8d4cd17f209"),
@@ -228,7 +228,7 @@ def test_golden_values(case: Case) -> None:
 
 
 def test_the_golden_rule_reaches_the_tensors_it_names() -> None:
-    """The probe of spec section 9, for a rule or an order that went wrong."""
+    """A probe for a rule or an order that went wrong."""
     stage_1, stage_2 = _network(1, 4), _network(2, 4)
     for network in (stage_1, stage_2):
         fill(network, _filled_keys(network), _golden_value)

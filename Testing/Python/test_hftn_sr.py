@@ -1,4 +1,4 @@
-"""HFTN-SR is exact: golden values, matches, fingerprints and counts of its spec; transfer, bands and maps are right."""
+"""HFTN-SR keeps to our reading: golden values, matches, fingerprints, counts; transfer, bands and maps are right."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _golden_slices(scale: int, height: int, width: int) -> tuple[Tensor, Tensor]
 
 
 def _tensors_of_spec(network: Network, lr: Tensor, reference: Tensor) -> dict[str, Tensor]:
-    """Everything that the spec lists: what modules give, and the captured maps."""
+    """Everything that has golden values: what modules give, and the captured maps."""
     seen: dict[str, Tensor] = {}
     outputs = {"ht": "F_T^0", "ft.0": "T_1", "fl.0": "L_1", "fl.7": "L_8", "fh.0": "H_1", "fh.7": "H_8"}
     outputs |= {"tb.0": "X_1", "tb.7": "X_8", "sc": "F_f", "hhr": "G_H", "sc.al": "alpha", "sc.be": "beta"}
@@ -131,7 +131,7 @@ def test_state_dict_is_that_of_the_spec(scale: int) -> None:
 
 @pytest.mark.parametrize(("scale", "low", "gmac"), [(4, 64, 31.1), (2, 128, 104.0), (3, 85, 49.0)])
 def test_gmac_of_the_published_network(scale: int, low: int, gmac: float) -> None:
-    """Spec section 7, with the products of the score matrix: 31.12, 104.02 and 48.98 are counted here."""
+    """With the products of the score matrix: 31.12, 104.02 and 48.98 are counted here."""
     assert counted_gmac(create_network("hftn-sr", scale=scale), scale * low, scale * low) == pytest.approx(
         gmac, rel=0.03
     )
@@ -296,7 +296,7 @@ def test_parts_can_be_switched_off_as_in_the_papers_ablation(switched_off: dict[
 
 
 def test_without_matching_a_stage_joins_the_three_branches() -> None:
-    """The 192 -> 64 convolution of the spec sees low band, high band and target, in this order."""
+    """The 192 -> 64 convolution sees low band, high band and target, in this order."""
     torch.manual_seed(0)
     block = ConcatTransfer(HFTNSRConfig())
     assert block.syn.weight.shape == (64, 192, 3, 3)

@@ -31,21 +31,28 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"volume"}),
     frozenset({"itk", "intensity", "degradation", "canvas", "conventions", "checks", "memory"}),
     frozenset({"networks", "resampling", "imageio", "container", "metrics"}),
+    frozenset({"fast"}),
     frozenset({"subjects", "weights", "checkpoints", "registration", "consistency", "inference"})
     | {"maps", "noise", "trust", "job", "report", "phantom"},
     frozenset({"pipeline", "outputs", "model_facts"}),
     frozenset({"batch", "demo", "evaluation", "worker"}),
-    frozenset({"cli", "training", "mcsr_slicer", "mcsr_worker", "mcsr_add_model", "MultiContrastSR"}),
+    frozenset({"cli", "bench", "training", "mcsr_slicer", "mcsr_worker", "mcsr_add_model", "MultiContrastSR"}),
 )
 LEVEL = {unit: level for level, units in enumerate(LAYERS) for unit in units}
-# Faces of the engine: nobody below may use them, and they do not use each other, but for these two.
+# Faces of the engine: nobody below may use them, and they do not use each other, but for these.
 FACES = LAYERS[-1]
-ARROWS_BETWEEN_FACES = {("cli", "training"), ("MultiContrastSR", "mcsr_slicer")}
+ARROWS_BETWEEN_FACES = {
+    ("cli", "bench"),
+    ("bench", "training"),
+    ("cli", "training"),
+    ("MultiContrastSR", "mcsr_slicer"),
+}
 
 ENGINE_PACKAGES = {"numpy", "SimpleITK", "torch", "h5py", "safetensors"}
 EXTRA_PACKAGES = {
     "cli": {"typer", "rich"},
     "report": {"matplotlib"},
+    "bench": {"matplotlib"},
     "batch": {"dask", "distributed", "matplotlib"},
     "evaluation": {"matplotlib", "scipy"},
     "metrics": {"torchmetrics"},

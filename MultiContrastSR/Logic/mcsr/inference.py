@@ -20,6 +20,7 @@ from .canvas import Canvas, rim_weight
 from .conventions import OWN, Conventions, GivenSlices, corner_samples, given_slices
 from .degradation import upsample
 from .errors import DeviceError
+from .fast import fast_path, has_fast_path
 from .inference_cost import MOST_BYTES_PER_PIXEL, pixels_within, slice_bytes
 from .memory import SliceSource, is_out_of_memory, size_text
 from .networks import Network
@@ -49,6 +50,7 @@ class Plan:
         threads: CPU threads.
         canvas: what the network sees of each slice.
         conventions: how it wants to see it.
+        fast: slices come from the network's fast path, which equals the network; maps never do.
     """
 
     device: str
@@ -58,6 +60,7 @@ class Plan:
     threads: int
     canvas: Canvas
     conventions: Conventions = OWN
+    fast: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """For the report."""
@@ -91,6 +94,7 @@ def make_plan(
     conventions: Conventions = OWN,
     *,
     budget: int | None = None,
+    maps: bool = False,
 ) -> Plan:
     """The plan for a network on a device with its defaults; small batches, since slices are large already.
 
@@ -101,6 +105,7 @@ def make_plan(
         precision: of `PRECISIONS`.
         conventions: of the weights.
         budget: bytes of main memory for one batch; a canvas that needs more on the CPU is run in tiles.
+        maps: will be wanted, too, so that there has to be room for the plain network.
 
     Raises:
         DeviceError: a device or precision that cannot be used, or a budget that not even small tiles keep.
@@ -118,8 +123,9 @@ def make_plan(
     if tile is not None and max(canvas.rows, canvas.columns) * network.config.scale <= tile:
         tile = None
     if device == "cpu" and budget is not None:
-        tile = _tile_within(network, canvas, tile, budget)
-    return Plan(device, precision, 1 if device == "cpu" else 8, tile, torch.get_num_threads(), canvas, conventions)
+        tile = _tile_within(network, canvas, tile, budget, maps)
+    batch, threads = 1 if device == "cpu" else 8, torch.get_num_threads()
+    return Plan(device, precision, batch, tile, threads, canvas, conventions, fast=has_fast_path(network))
 
 
 def enhance_slices(
@@ -148,11 +154,12 @@ def enhance_slices(
     """
     scale = network.config.scale
     result, rows = into or (np.empty(reference.shape, dtype=np.float32), np.arange(len(target_lr)))
+    running = fast_path(network) if plan.fast else network
 
     def super_resolved(target: Tensor, ref: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
-        return network(target, ref, generator=generators).sr
+        return running(target, ref, generator=generators).sr
 
-    for batch in run_batches(super_resolved, network, target_lr, reference, plan, seeds=seeds, update=update):
+    for batch in run_batches(super_resolved, running, target_lr, reference, plan, seeds=seeds, update=update):
         plan = batch.plan
         sr = batch.values[:, 0] * batch.given.gain + batch.given.offset
         whole = upsample(target_lr[batch.chosen], (1, scale, scale))
@@ -334,16 +341,19 @@ def _works(device: str) -> bool:
         return False
 
 
-def _tile_within(network: Network, canvas: Canvas, tile: int | None, budget: int) -> int | None:
+def _tile_within(network: Network, canvas: Canvas, tile: int | None, budget: int, plain: bool) -> int | None:
     """The tile (None: no tiles) itself where one slice keeps the budget, else the largest that does."""
     scale = network.config.scale
     pixels = canvas.rows * canvas.columns * scale**2 if tile is None else tile**2
-    if budget >= pixels * MOST_BYTES_PER_PIXEL or pixels <= (possible := pixels_within(network, budget)):
+    if budget >= pixels * MOST_BYTES_PER_PIXEL:
+        return tile
+    possible = pixels_within(network, budget, plain=plain)
+    if pixels <= possible:
         return tile
     side = math.isqrt(possible) // TILE_STEP_HR * TILE_STEP_HR
     if side >= SMALLEST_TILE_HR:
         return side
-    needed = slice_bytes(network, SMALLEST_TILE_HR**2)
+    needed = slice_bytes(network, SMALLEST_TILE_HR**2, plain=plain)
     raise DeviceError(
         f"{size_text(max(0, budget))} of memory are left for the network, which takes {size_text(needed)} even in "
         "small tiles; close other programs, allow more memory, or choose a smaller model."

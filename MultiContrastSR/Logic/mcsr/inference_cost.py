@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from .fast import fast_path
 from .networks import Network
 
 FIXED_BYTES = 96 * 2**20
@@ -24,36 +25,44 @@ _BEYOND_TENSORS = 1.25
 
 _SIDE = 256
 
-_counted: weakref.WeakKeyDictionary[Network, float] = weakref.WeakKeyDictionary()
+_counted: weakref.WeakKeyDictionary[Network, dict[bool, float]] = weakref.WeakKeyDictionary()
 
 
-def slice_bytes(network: Network, pixels: int) -> int:
-    """Peak memory, about, of a run on one slice of a number of high-resolution pixels, without the weights."""
-    return FIXED_BYTES + int(pixels * _bytes_per_pixel(network))
+def slice_bytes(network: Network, pixels: int, *, plain: bool = False) -> int:
+    """Peak memory, about, of a run on one slice of a number of high-resolution pixels, without the weights.
+
+    Args:
+        network: in eval mode.
+        pixels: of the slice.
+        plain: of the plain network, which gives maps, instead of its fast path.
+    """
+    return FIXED_BYTES + int(pixels * _bytes_per_pixel(network, plain))
 
 
-def pixels_within(network: Network, budget: int) -> int:
+def pixels_within(network: Network, budget: int, *, plain: bool = False) -> int:
     """The largest slice, in high-resolution pixels, for which `slice_bytes` stays within a number of bytes."""
-    return max(0, int((budget - FIXED_BYTES) / _bytes_per_pixel(network)))
+    return max(0, int((budget - FIXED_BYTES) / _bytes_per_pixel(network, plain)))
 
 
-def _bytes_per_pixel(network: Network) -> float:
+def _bytes_per_pixel(network: Network, plain: bool) -> float:
     """Largest sum of tensors that live at one time, counted on tensors without values; all grow with the pixels."""
-    if network not in _counted:
+    counted = _counted.setdefault(network, {})
+    if plain not in counted:
         scale = network.config.scale
         side = (network.native_size or _SIDE) // scale
-        empty = copy.deepcopy(network).to("meta")
+        empty = copy.deepcopy(network)
+        empty = (empty if plain else fast_path(empty)).to("meta")
         target, reference = (torch.empty(1, 1, n, n, device="meta") for n in (side, side * scale))
         with torch.no_grad(), _LiveTensors() as live:
             empty(target, reference)
-        _counted[network] = _BEYOND_TENSORS * live.peak / (side * scale) ** 2
-    return _counted[network]
+        counted[plain] = _BEYOND_TENSORS * live.peak / (side * scale) ** 2
+    return counted[plain]
 
 
 class _LiveTensors(TorchDispatchMode):
     """Counts the bytes of the tensors made inside while they live; a convolution also copies what it reads and gives.
 
-    The copies are those of oneDNN, which has a memory layout of its own.
+    The copies are those of oneDNN, which has a memory layout of its own; of tensors with channels last it needs none.
     """
 
     def __init__(self) -> None:
@@ -67,7 +76,7 @@ class _LiveTensors(TorchDispatchMode):
         made = _tensors_in(result)
         for tensor in made:
             self._watch(tensor)
-        copies = sum(t.nbytes for t in (*made, *_tensors_in(args))) if "convolution" in str(func) else 0
+        copies = sum(map(_copied_bytes, (*made, *_tensors_in(args)))) if "convolution" in str(func) else 0
         self.peak = max(self.peak, self._live + copies)
         return result
 
@@ -88,3 +97,7 @@ class _LiveTensors(TorchDispatchMode):
 
 def _tensors_in(values: Any) -> list[Tensor]:
     return [value for value in tree_leaves(values) if isinstance(value, Tensor)]
+
+
+def _copied_bytes(tensor: Tensor) -> int:
+    return 0 if tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last) else tensor.nbytes

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ._map_spec import MapSpec
 from ._registry import Generators, Network, SROutput, register
-from .blocks import conv3, pad_to, round_up, upsample_slices
+from .blocks import conv3, pad_to, round_up
 from .cd_dpe_maps import cd_dpe_map_specs
 from .dictionaries import Codes, Dictionary, Proximal
 from .displacement import OffsetNetwork, warp
 from .expert_mixture import ExpertMixture
+from .fine_inputs import fine_inputs
 
 SEED_3407_ETA = (0.240954295, 0.242615655, 0.236468196)
 """Step sizes of target, reference and common codes that the published training drew; its checkpoints lack them."""
@@ -107,7 +108,7 @@ class Decoupled(NamedTuple):
 
 
 class Decoupling(nn.Module):
-    """CD-FDM: splits target and reference into what each has alone and what both share (spec 2.1-2.8).
+    """CD-FDM: splits target and reference into what each has alone and what both share (Eq. 2-12).
 
     x is the target's stream, y the reference's, z the common one; attribute names give the published state dict.
     """
@@ -142,34 +143,34 @@ class Decoupling(nn.Module):
     def encode_reference(self, reference: Tensor, shape: tuple[int, int]) -> EncodedReference:
         """Everything that depends on the padded reference (B, 1, H', W') alone; `shape` is that without padding."""
         features = self.layer_in_y(reference)
-        injected = self._of("precond_encoder", "y").adjoint(features)
+        injected = self.dictionary("precond_encoder", "y").adjoint(features)
         codes = self._first_codes("y", injected)
-        synthesis = self._of("encoder", "y")(codes)
+        synthesis = self.dictionary("encoder", "y")(codes)
         return EncodedReference(reference, features, injected, codes, synthesis, shape)
 
     def forward(self, target: Tensor, reference: EncodedReference, capture: bool) -> Decoupled:
-        """Spec 2.7: target (B, 1, H', W'), H' and W' multiples of 4."""
+        """Eq. 2-12, for a target (B, 1, H', W'), H' and W' multiples of 4."""
         encoder, decoder, precond = ("encoder", "decoder", "precond_encoder")
         maps: dict[str, Tensor] = {}
         x_in, y_in = self.layer_in_x(target), reference.features
-        x_injected = self._of(precond, "x").adjoint(x_in)
+        x_injected = self.dictionary(precond, "x").adjoint(x_in)
         z_in = self.layer_in_z(torch.cat([target, reference.image], dim=1))
         x = self._first_codes("x", x_injected)
         y = reference.codes
-        z = self._first_codes("z", self._of(precond, "z").adjoint(z_in))
+        z = self._first_codes("z", self.dictionary(precond, "z").adjoint(z_in))
         for update in range(1, self.updates + 1):
-            of_x = self._of(encoder, "x")(x) + self._of(encoder, "zx")(z)
-            of_y = self._of(encoder, "y")(y) if update > 1 else reference.synthesis
-            of_z = self._of(encoder, "zy")(z)
+            of_x = self.dictionary(encoder, "x")(x) + self.dictionary(encoder, "zx")(z)
+            of_y = self.dictionary(encoder, "y")(y) if update > 1 else reference.synthesis
+            of_z = self.dictionary(encoder, "zy")(z)
             to_reference, mask_common = self.net_T(of_z, of_y)
             of_y = of_y + mask_common * warp(of_z, to_reference)
             x = self._update("x", x, of_x, x_injected)
             y = self._update("y", y, of_y, reference.injected)
-            unique_x, unique_y = self._of(decoder, "x")(x), self._of(decoder, "y")(y)
+            unique_x, unique_y = self.dictionary(decoder, "x")(x), self.dictionary(decoder, "y")(y)
             rest_x, rest_y = x_in - unique_x, y_in - unique_y
             to_target, mask_reference = self.net_T(rest_y, rest_x)
             common = self.cpmpress_z(torch.cat([rest_x, mask_reference * warp(rest_y, to_target)], dim=1))
-            z = self._update("z", z, self._of(encoder, "z")(z) - common, None)
+            z = self._update("z", z, self.dictionary(encoder, "z")(z) - common, None)
             if capture:
                 maps[f"displacement_common_{update}"] = to_reference
                 maps[f"mask_common_{update}"] = mask_common
@@ -177,8 +178,8 @@ class Decoupling(nn.Module):
                 maps[f"mask_reference_{update}"] = mask_reference
                 if update < self.updates:
                     maps[f"x_unique_{update}"] = self.rec_x_unique(unique_x)
-                    maps[f"x_common_{update}"] = self.rec_x_common(self._of(decoder, "z")(z))
-        common = self._of(decoder, "z")(z)
+                    maps[f"x_common_{update}"] = self.rec_x_common(self.dictionary(decoder, "z")(z))
+        common = self.dictionary(decoder, "z")(z)
         images = {
             "x_unique": self.rec_x_unique(unique_x),
             "x_common": self.rec_x_common(common),
@@ -195,7 +196,8 @@ class Decoupling(nn.Module):
                 maps.update({f"codes_{stream}_lv{3 - i}": code for i, code in enumerate(codes)})
         return Decoupled(images, maps)
 
-    def _of(self, role: str, name: str) -> Dictionary:
+    def dictionary(self, role: str, name: str) -> Dictionary:
+        """One of the eleven: `role` encoder, precond_encoder or decoder, of the streams x, y, z, or zx, zy."""
         return getattr(self, f"{role}_dictionary_{name}")
 
     def _first_codes(self, stream: str, injected: Codes) -> Codes:
@@ -209,20 +211,20 @@ class Decoupling(nn.Module):
     def _update(self, stream: str, codes: Codes, features: Tensor, injected: Codes | None) -> Codes:
         """A gradient step towards the injected codes, then the proximal operators."""
         eta = self.eta["xyz".index(stream)]
-        gradient = self._of("precond_encoder", stream).adjoint(features)
+        gradient = self.dictionary("precond_encoder", stream).adjoint(features)
         if injected is not None:
             gradient = [found - wanted for found, wanted in zip(gradient, injected, strict=True)]
         proximal = getattr(self, f"resnet_{stream}")
         return [prox(u - eta * g) for prox, u, g in zip(proximal, codes, gradient, strict=True)]
 
     def _initialise(self) -> None:
-        """Spec 2.10: which dictionaries start alike; decoder_dictionary_z keeps the framework's default."""
+        """As the published code: some dictionaries start alike; decoder_dictionary_z keeps the framework's default."""
         for name in ("x", "y", "z", "zx", "zy"):
-            self._of("encoder", name).initialise()
+            self.dictionary("encoder", name).initialise()
         for stream in "xy":
-            self._of("precond_encoder", stream).initialise()
-            self._of("decoder", stream).load_state_dict(self._of("precond_encoder", stream).state_dict())
-        self._of("precond_encoder", "z").load_state_dict(self._of("encoder", "z").state_dict())
+            self.dictionary("precond_encoder", stream).initialise()
+            self.dictionary("decoder", stream).load_state_dict(self.dictionary("precond_encoder", stream).state_dict())
+        self.dictionary("precond_encoder", "z").load_state_dict(self.dictionary("encoder", "z").state_dict())
 
 
 @register("cd-dpe", CDDPEConfig, "Convolutional dictionaries and prompted experts (AAAI 2026), published size.")
@@ -235,8 +237,8 @@ class CDDPE(Network):
     is followed: step sizes and thresholds are fixed and no part of a checkpoint (Eq. 6-10 learn them); three steps are
     one initialisation and two updates, which descend on the distance from the injected input features; the fusion sees
     six single-channel maps, not features; its prompt is three weights per slice that act on the routing alone, and the
-    experts see raw maps (Eq. 16 weights them: `experts_see_prompted`). Attribute names give the published state dict
-    (spec section 7).
+    experts see raw maps (Eq. 16 weights them: `experts_see_prompted`). Attribute names give the published state
+    dict.
     """
 
     upsamples_first: ClassVar[bool] = True
@@ -258,7 +260,7 @@ class CDDPE(Network):
     def encode_reference(self, reference: Tensor) -> EncodedReference:
         """Features and first codes of a reference (B, 1, H, W)."""
         height, width = reference.shape[-2:]
-        return self._decoupling.encode_reference(self._pad(reference), (height, width))
+        return self.decoupling.encode_reference(self.pad(reference), (height, width))
 
     def forward(
         self,
@@ -273,18 +275,10 @@ class CDDPE(Network):
         `aux` holds the six decoupled images (B, 1, H, W) by the names of IMAGES and, in training, `load_balance`, a
         scalar that is 0 if all experts work alike. In training the routing is noisy (torch's global random numbers).
         """
-        upsampled = target_lr
-        if reference is None or tuple(target_lr.shape[-2:]) != tuple(reference.shape[-2:]):
-            upsampled = upsample_slices(target_lr, self.config.scale, self.config.upsampling)
-        if reference is None:
-            reference = upsampled
-        if isinstance(reference, Tensor):
-            reference = self.encode_reference(reference)
+        upsampled, encoded = fine_inputs(self, target_lr, reference)
+        target = self.pad(upsampled)
+        images, maps = self.decoupling(target, encoded, capture)
         height, width = upsampled.shape[-2:]
-        if (height, width) != reference.shape:
-            raise ValueError(f"reference {reference.shape} does not fit the upsampled target {(height, width)}")
-        target = self._pad(upsampled)
-        images, maps = self._decoupling(target, reference, capture)
         common = [images["x_common"], images["y_common"]]
         routing, contributions = self.fusion(
             torch.cat([images["x_unique"], *common], dim=1),
@@ -310,10 +304,12 @@ class CDDPE(Network):
         return cd_dpe_map_specs(config.steps - 1, config.experts, config.global_skip)
 
     @property
-    def _decoupling(self) -> Decoupling:
+    def decoupling(self) -> Decoupling:
+        """The part that splits the slices."""
         return self.encoder["predict_ista"]  # type: ignore[return-value]
 
-    def _pad(self, slices: Tensor) -> Tensor:
+    def pad(self, slices: Tensor) -> Tensor:
+        """Slices (B, C, H, W) padded to what two halvings need."""
         height, width = slices.shape[-2:]
         return pad_to(slices, round_up(height, self.multiple), round_up(width, self.multiple))
 
@@ -325,8 +321,8 @@ class CDDPE(Network):
         overcome in long training. Here convolutions keep its size and have no bias, the proximal operators begin as
         rectifiers (plain ISTA), and the last convolutions begin small: exact zeros would stop the gradient.
         """
-        decoupling, experts = self._decoupling, self.fusion.experts
-        decoupling._of("decoder", "z").initialise()
+        decoupling, experts = self.decoupling, self.fusion.experts
+        decoupling.dictionary("decoder", "z").initialise()
         for module in (*decoupling.modules(), *experts.modules()):
             if isinstance(module, nn.Conv2d) and module.bias is not None:
                 nn.init.kaiming_uniform_(module.weight, nonlinearity="relu")
@@ -339,7 +335,7 @@ class CDDPE(Network):
 
 
 def official_key_table(network: CDDPE) -> dict[str, tuple[int, ...]]:
-    """Keys and shapes of a checkpoint as the published code writes it for this network (spec section 7).
+    """Keys and shapes of a checkpoint as the published code writes it for this network.
 
     That is our state dict without step sizes and thresholds, with the adjoints' aliases (`official_aliases`).
     """

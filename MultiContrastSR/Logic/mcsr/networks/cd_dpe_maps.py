@@ -1,4 +1,4 @@
-"""What the maps of CD-DPE mean (spec section 4), in the order of display."""
+"""What the maps of CD-DPE mean, in the order of display."""
 
 from __future__ import annotations
 

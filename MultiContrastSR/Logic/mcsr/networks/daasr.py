@@ -95,10 +95,9 @@ class DAASR(Network):
 
     Wang, Chang, Tan, Shi, Zhu, "Reference-guided MRI super-resolution with dual attention aggregation network". No code
     was published and the formulas are rebuilt from the text; what the text leaves open follows TTSR (transfer of 12x12
-    neighbourhoods), MASA-SR (overlap normalisation) and Restormer (channel attention), as the spec marks in detail:
+    neighbourhoods), MASA-SR (overlap normalisation) and Restormer (channel attention), and is in part our choice:
     matching on descriptors pooled 2x2, the reference encoded once for all groups, the confidence gates the texture but
-    not the structure. Attribute names are those of the spec's state-dict table (section 7). The reference may have any
-    size and need not be registered.
+    not the structure. The reference may have any size and need not be registered.
 
     From scratch the matching is slow to learn: the gradient reaches it through the score of the match already chosen
     alone. Where reference and target are registered in training, a loss on `aux` that asks each query for the key of
@@ -130,11 +129,11 @@ class DAASR(Network):
         return TOKEN
 
     def encode_reference(self, reference: Tensor) -> EncodedReference:
-        """Keys and texture blocks of a reference (B, 1, Hr, Wr) of any size (spec 2.1, 2.2)."""
+        """Keys and texture blocks of a reference (B, 1, Hr, Wr) of any size."""
         height, width = (round_up(size, TOKEN) for size in reference.shape[-2:])
         sharp = pad_to(reference, height, width)
         # One batch: in training the norms see the statistics of both.
-        values, keys = self.sfe(torch.cat([sharp, _blur(sharp, self.config.ref_blur_factor)])).chunk(2)
+        values, keys = self.sfe(torch.cat([sharp, blur(sharp, self.config.ref_blur_factor)])).chunk(2)
         bordered = F.pad(values.float(), (TOKEN,) * 4, mode="replicate")
         blocks = F.pixel_unshuffle(bordered, TOKEN).flatten(2).transpose(1, 2).contiguous()
         return EncodedReference(_descriptors(F.avg_pool2d(keys, 2)), blocks, (height // TOKEN, width // TOKEN))
@@ -194,7 +193,7 @@ class DAASR(Network):
 
 
 class FeatureExtractor(nn.Module):
-    """SFE: features of the sharp and of the blurred reference (spec 2.2)."""
+    """SFE: features of the sharp and of the blurred reference."""
 
     def __init__(self, width: int, blocks: int) -> None:
         super().__init__()
@@ -222,7 +221,7 @@ class NormalisedResidualBlock(nn.Module):
 
 
 class AggregationGroup(nn.Module):
-    """HFAG: structure from the target, then texture from the reference, aggregated (Eq. 1-3; spec 2.3)."""
+    """HFAG: structure from the target, then texture from the reference, aggregated (Eq. 1-3)."""
 
     def __init__(self, config: DAASRConfig) -> None:
         super().__init__()
@@ -243,7 +242,7 @@ class AggregationGroup(nn.Module):
 
 
 class ChannelTransformer(nn.Module):
-    """CWT: attention between channels, then a pixel-wise MLP (Eq. 4-5; spec 2.4)."""
+    """CWT: attention between channels, then a pixel-wise MLP (Eq. 4-5)."""
 
     def __init__(self, width: int, dwconv: bool) -> None:
         super().__init__()
@@ -271,7 +270,7 @@ class ChannelTransformer(nn.Module):
 
 
 class SpatialAlignment(nn.Module):
-    """SAT: every token of the target takes the texture of the reference token most like it (Eq. 6-11; spec 2.5)."""
+    """SAT: every token of the target takes the texture of the reference token most like it (Eq. 6-11)."""
 
     def __init__(self, width: int, scale: int) -> None:
         super().__init__()
@@ -295,7 +294,7 @@ class SpatialAlignment(nn.Module):
 
 
 def transfer(blocks: Tensor, index: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Copy 12x12 neighbourhoods of the matched reference tokens to stride 4, averaged where they overlap (spec 2.5).
+    """Copy 12x12 neighbourhoods of the matched reference tokens to stride 4, averaged where they overlap.
 
     A token is covered by the neighbourhoods of its up to nine neighbours n, itself included. That of n has, at the
     token i, the reference's block at P(n) - (n - i), so the 12x12 blocks need not be unfolded.
@@ -333,7 +332,7 @@ def _descriptors(pooled: Tensor) -> Tensor:
     return unit(F.pixel_unshuffle(pooled, 2).flatten(2).transpose(1, 2))
 
 
-def _blur(slices: Tensor, factor: int) -> Tensor:
+def blur(slices: Tensor, factor: int) -> Tensor:
     """Slices (B, 1, H, W) brought to a coarser grid and back, so that they look like an upsampled target."""
     height, width = slices.shape[-2:]
     coarse = (max(1, height // factor), max(1, width // factor))

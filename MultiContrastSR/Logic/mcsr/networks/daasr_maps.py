@@ -1,4 +1,4 @@
-"""What DAASR's internal tensors say (spec section 5)."""
+"""What DAASR's internal tensors say."""
 
 from __future__ import annotations
 

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from ._map_spec import MapSpec
 from ._registry import Generators, Network, SROutput, register
-from .blocks import conv3, double, instance_norm, pad_to, residual_blocks, round_up, run, upsample_slices
+from .blocks import conv3, double, instance_norm, pad_to, residual_blocks, round_up, run
 from .dcamsr_maps import LEVELS, attended_reference, attention_maps, map_specs
+from .fine_inputs import fine_inputs
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class DCAMSRConfig:
             first and attention sharpness independent of the slice's extent.
         pool: side of that grid.
         tokens: projected reference tokens.
-        legacy_sa_layout: reproduce the published code's re-interpretation of the spatial branch (spec 2.4).
+        legacy_sa_layout: reproduce the published code's re-interpretation of the spatial branch, for checkpoints.
         upsampling: how the target reaches the fine grid.
         dropout: on both attention maps, in training.
         modulation_eps: added under the root of the modulation's standard deviation, which has no gradient at 0.
@@ -99,7 +100,7 @@ class DCAMSR(Network):
     MICCAI 2023, LNCS 14229, 313-322. Where paper and published code differ, the code is followed: token-normalised
     attention with a learned temperature (not Eq. 3's 1/sqrt(d)), one shared token projection for keys and values, one
     layer norm, no norm before the feed-forward part, one spatially adaptive modulation shared by the three scales.
-    Attribute names give the published state dict (spec section 7). Without a reference it is the self-referenced
+    Attribute names give the published state dict. Without a reference it is the self-referenced
     DCAMSR of the paper's experiments: the upsampled target takes the reference's place.
     """
 
@@ -126,8 +127,8 @@ class DCAMSR(Network):
     def encode_reference(self, reference: Tensor) -> EncodedReference:
         """Features, keys and values of a reference (B, 1, H, W)."""
         height, width = reference.shape[-2:]
-        features = self.enc(pad_to(reference, *self._padded(height, width)))
-        attended = [block.attend_to(f) for block, f in zip(self._transformers(), features, strict=True)]
+        features = self.enc(self.pad(reference))
+        attended = [block.attend_to(f) for block, f in zip(self.transformers, features, strict=True)]
         return EncodedReference(features, attended, (height, width))
 
     def forward(
@@ -138,22 +139,14 @@ class DCAMSR(Network):
         generator: Generators = None,
         capture: bool = False,
     ) -> SROutput:
-        """See `Network.forward`; the maps are those of spec section 4, without `x_S`, which is no image."""
-        upsampled = target_lr
-        if reference is None or tuple(target_lr.shape[-2:]) != _slice_shape(reference):
-            upsampled = upsample_slices(target_lr, self.config.scale, self.config.upsampling)
-        if reference is None:
-            reference = upsampled
-        if isinstance(reference, Tensor):
-            reference = self.encode_reference(reference)
+        """See `Network.forward`; the spatial branch alone is no map, since it is no image in the published layout."""
+        upsampled, encoded = fine_inputs(self, target_lr, reference)
         height, width = upsampled.shape[-2:]
-        if (height, width) != reference.shape:
-            raise ValueError(f"reference {reference.shape} does not fit the upsampled target {(height, width)}")
         maps: dict[str, Tensor] | None = {} if capture else None
-        padded = pad_to(upsampled, *self._padded(height, width))
+        padded = self.pad(upsampled)
         features = self.enc(padded)
         textures = []
-        for level, (block, x, r) in enumerate(zip(self._transformers(), features, reference.attended, strict=True), 1):
+        for level, (block, x, r) in enumerate(zip(self.transformers, features, encoded.attended, strict=True), 1):
             textures.append(block(x, r, maps, f"lv{level}"))
         added = self.decoder(features, textures, maps)
         sr = added + padded
@@ -161,7 +154,7 @@ class DCAMSR(Network):
             maps["added"] = added
             for level in LEVELS:
                 maps[f"features_target_lv{level}"] = features[level - 1]
-                maps[f"features_reference_lv{level}"] = reference.features[level - 1]
+                maps[f"features_reference_lv{level}"] = encoded.features[level - 1]
                 maps[f"texture_lv{level}"] = textures[level - 1]
         return SROutput(sr[..., :height, :width], maps or {})
 
@@ -171,26 +164,34 @@ class DCAMSR(Network):
 
     def point_maps(self, maps: Mapping[str, Tensor], row: int, column: int) -> dict[str, Tensor]:
         """What of the reference a pixel draws on, at each level."""
-        probes = [block.epa_block.E.weight for block in self._transformers()]
+        probes = [block.epa_block.E.weight for block in self.transformers]
         return {
             f"attended_reference_lv{level}": attended_reference(maps, probes[level - 1], level, row, column)
             for level in LEVELS
         }
 
-    def _transformers(self) -> list[DCAT]:
+    @property
+    def transformers(self) -> list[DCAT]:
+        """Those at scale 1, 1/2, 1/4."""
         return [self.trans_lv1[0], self.trans_lv2[0], self.trans_lv3[0]]  # type: ignore[list-item, index]
 
-    def _padded(self, height: int, width: int) -> tuple[int, int]:
+    def pad(self, slices: Tensor) -> Tensor:
+        """Slices (B, C, H, W) padded to the size of dense weights, or to what three halvings need.
+
+        Raises:
+            ValueError: they are larger than dense weights are built for.
+        """
+        height, width = slices.shape[-2:]
         size = self.native_size
         if size is None:
-            return round_up(height, self.multiple), round_up(width, self.multiple)
+            return pad_to(slices, round_up(height, self.multiple), round_up(width, self.multiple))
         if max(height, width) > size:
             raise ValueError(f"slices of {height}x{width} exceed the {size}x{size} of these weights; tile them")
-        return size, size
+        return pad_to(slices, size, size)
 
 
 class Encoder(nn.Module):
-    """Shared by target and reference: features at scale 1, 1/2, 1/4 (spec 2.2)."""
+    """Shared by target and reference: features at scale 1, 1/2, 1/4."""
 
     def __init__(self, config: DCAMSRConfig) -> None:
         super().__init__()
@@ -211,7 +212,7 @@ class Encoder(nn.Module):
 
 
 class DCAT(nn.Module):
-    """Dual cross-attention transformer at one scale (Eq. 6-7; spec 2.3)."""
+    """Dual cross-attention transformer at one scale (Eq. 6-7)."""
 
     def __init__(self, config: DCAMSRConfig, size: int) -> None:
         super().__init__()
@@ -236,7 +237,7 @@ class DCAT(nn.Module):
 
 
 class DualCrossAttention(nn.Module):
-    """Channel and spatial attention of the target on the reference (Eq. 1-5; spec 2.4)."""
+    """Channel and spatial attention of the target on the reference (Eq. 1-5)."""
 
     def __init__(self, config: DCAMSRConfig, size: int) -> None:
         super().__init__()
@@ -257,7 +258,7 @@ class DualCrossAttention(nn.Module):
     def project(self, reference: Tensor, shape: tuple[int, int] | torch.Size) -> AttendedReference:
         """Keys and values of normed reference tokens (B, N, C), N = H W of `shape`."""
         keys, channel_values, spatial_values = self.kvv(reference).chunk(3, dim=-1)
-        keys = F.normalize(self._split(keys).float(), dim=-1)
+        keys = self._of_unit_norm(self._split(keys))
         spatial_keys = self._pooled(keys, shape)
         if self.pool is not None:
             # Unit norm along N tokens makes entries of ~1/sqrt(N); their mean over a cell is brought back to ~1, so
@@ -275,7 +276,7 @@ class DualCrossAttention(nn.Module):
     ) -> Tensor:
         """Normed target tokens (B, N, C) -> (B, N, C)."""
         batch, count, width = target.shape
-        queries = F.normalize(self._split(self.q(target)).float(), dim=-1)
+        queries = self._of_unit_norm(self._split(self.q(target)))
         channel_attention = (queries @ reference.keys.transpose(-2, -1) * self.temperature).softmax(dim=-1)
         x_channel = self.dropout(channel_attention) @ reference.channel_values.to(channel_attention.dtype)
         x_channel = x_channel.permute(0, 3, 1, 2).reshape(batch, count, width)
@@ -299,6 +300,14 @@ class DualCrossAttention(nn.Module):
         batch, count, width = tokens.shape
         return tokens.reshape(batch, count, self.heads, width // self.heads).permute(0, 2, 3, 1)
 
+    def _of_unit_norm(self, x: Tensor) -> Tensor:
+        """Divided by the norm along the tokens (B, h, d, N), float32."""
+        if self.pool is None:
+            return F.normalize(x.float(), dim=-1)
+        # torch's own norm (2.13, CPU) adds the squares of 100,000 tokens one after the other and is wrong by 2e-5. The
+        # published values have that error; slices of any size need not.
+        return x / x.float().square().sum(dim=-1, keepdim=True).sqrt().clamp_min(1e-12)
+
     def _pooled(self, x: Tensor, shape: tuple[int, int] | torch.Size) -> Tensor:
         if self.pool is None:
             return x
@@ -308,7 +317,7 @@ class DualCrossAttention(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Bottleneck, then fusion with the textures at scale 1/4, 1/2, 1 (spec 2.5)."""
+    """Bottleneck, then fusion with the textures at scale 1/4, 1/2, 1 (Fig. 2c)."""
 
     def __init__(self, config: DCAMSRConfig) -> None:
         super().__init__()
@@ -349,7 +358,7 @@ class Decoder(nn.Module):
 
 
 class SpatiallyAdaptiveModulation(nn.Module):
-    """SAM: a texture, instance-normalised, takes scale and offset from the target's features (spec 2.5)."""
+    """SAM: a texture, instance-normalised, takes scale and offset from the target's features."""
 
     def __init__(self, width: int, eps: float) -> None:
         super().__init__()
@@ -373,10 +382,6 @@ class SpatiallyAdaptiveModulation(nn.Module):
             maps[f"gain_{name}"], maps[f"offset_{name}"] = (t.mean(dim=1, keepdim=True) for t in (gamma, beta))
             maps[f"modulated_{name}"] = modulated
         return modulated
-
-
-def _slice_shape(reference: Tensor | EncodedReference) -> tuple[int, ...]:
-    return tuple(reference.shape[-2:])
 
 
 def _tokens(x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What DCAMSR's internal tensors say (spec section 4)."""
+"""What DCAMSR's internal tensors say."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def attention_maps(attention: Tensor, shape: tuple[int, int], name: str) -> dict
 
 
 def attended_reference(maps: Mapping[str, Tensor], probes: Tensor, level: int, row: int, column: int) -> Tensor:
-    """Weight of every reference pixel for one pixel (spec: sum over p of A_S[n, p] E[p, m]), mean over heads.
+    """Weight of every reference pixel for one pixel, sum over p of A_S[n, p] E[p, m], mean over heads.
 
     Args:
         maps: captured.

@@ -16,7 +16,7 @@ Codes = list[Tensor]
 
 
 class Dictionary(nn.Module):
-    """A linear synthesis D from codes to features, and its exact transpose on the same weights (spec 2.1, 2.2).
+    """A linear synthesis D from codes to features, and its exact transpose on the same weights (CDM_D, CDM_E).
 
     No bias, activation or norm anywhere.
 
@@ -49,7 +49,7 @@ class Dictionary(nn.Module):
 
     @torch.no_grad()
     def initialise(self) -> None:
-        """Kaiming uniform weights with gain 1, as the published dictionaries start (spec 2.10)."""
+        """Kaiming uniform weights with gain 1, as the published dictionaries start."""
         for weight in self.parameters():
             nn.init.kaiming_uniform_(weight, nonlinearity="linear")
 
@@ -72,7 +72,7 @@ class _Finer(nn.Module):
 
 
 class Proximal(nn.Module):
-    """The learned proximal operator of one scale: ReLU, residual channel-attention blocks, a convolution (spec 2.4)."""
+    """The learned proximal operator of one scale: ReLU, residual channel-attention blocks, a convolution."""
 
     def __init__(self, channels: int, blocks: int, reduction: int) -> None:
         super().__init__()

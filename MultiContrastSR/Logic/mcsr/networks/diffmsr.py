@@ -79,7 +79,7 @@ class _PriorGuidedNetwork(Network):
         return self.config.scale if self.config.input_convention == "official" else 1.0
 
     def _padded(self, slices: Tensor, factor: int) -> Tensor:
-        """Pad slices that are `factor` times finer than the target at the far ends to whole windows (spec 2.10)."""
+        """Pad slices that are `factor` times finer than the target at the far ends to whole windows."""
         config = self.config
         if any(n % factor for n in slices.shape[-2:]):
             raise ValueError(f"reference {_size(slices)} is not a multiple of the scale {factor}")
@@ -114,11 +114,11 @@ class DiffMSR(_PriorGuidedNetwork):
     """The network of stage 2, which is the one in use: condition, reverse diffusion of the prior, decoder.
 
     Li et al., "Rethinking Diffusion Model for Multi-Contrast MRI Super-Resolution", CVPR 2024. Where paper and code
-    differ, the code is followed (spec section 3): the denoiser predicts the clean prior and no noise is added on the
+    differ, the code is followed: the denoiser predicts the clean prior and no noise is added on the
     way back, it has two layers, one linear map gives scale and shift of a modulation, the gate comes before the last
     projection. By default a token is a pixel, as in the paper, and the input a magnitude without phase; imported
     weights have token layout and input convention of the code. x2 is the code's rule without its error, x3 our
-    extension (spec 2.8). Key names are the published ones (spec section 7) without copies and tensors that are never
+    extension. Key names are the published ones without copies and tensors that are never
     used, which `official_key_table` adds.
     """
 
@@ -259,7 +259,7 @@ class DiffMSRStage1(_PriorGuidedNetwork):
 
 
 def official_key_table(network: DiffMSR | DiffMSRStage1) -> dict[str, tuple[int, ...]]:
-    """Every key of the published state dict with its shape, also those that `network` does not hold (spec section 7).
+    """Every key of the published state dict with its shape, also those that `network` does not hold.
 
     Beyond ours these are index tables, the rest of the schedule, the copies of condition and denoiser under
     "diffusion.", and what is never used: `G.conv_cat` and the `kernel` layers in `G.CA`.

@@ -29,9 +29,9 @@ class DiffMSRConfig:
         n_res: layers of the denoiser after its first.
         steps: T, reverse diffusion steps.
         token_layout: "spatial", a token is a pixel (the paper); "raw", the published code's re-interpretation of
-            memory, by which a token is a row of one channel: imported weights, one slice size (spec 2.9).
+            memory, by which a token is a row of one channel: imported weights, one slice size.
         input_convention: "centred", magnitude and no phase; "official", the phase ramps and the amplitude that the
-            published preprocessing leaves on the data: imported weights (spec 1).
+            published preprocessing leaves on the data: imported weights.
         upsampling: how the target reaches the fine grid for the global skip.
         quick_start: initial values for a short training. The published ones leave attention flat and the prior near 0,
             so that for long neither reference nor prior has a say. With this, attention starts about the pixel's own

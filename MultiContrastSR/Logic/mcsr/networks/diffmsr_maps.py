@@ -1,4 +1,4 @@
-"""What DiffMSR's internal tensors say (spec section 5)."""
+"""What DiffMSR's internal tensors say."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The prior of DiffMSR: a vector read off the images, or made from noise by reverse diffusion (spec 2.3, 2.4)."""
+"""The prior of DiffMSR: a vector read off the images, or made from noise by reverse diffusion."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class PriorEncoder(nn.Module):
         layers += [nn.AdaptiveAvgPool2d(1)]
         self.E = nn.Sequential(*layers)
         size = config.prior_size
-        # The last activation is not in the text of spec 2.3; its golden values have it.
+        # The last activation is that of the published code.
         self.mlp = nn.Sequential(nn.Linear(size, size), nn.LeakyReLU(SLOPE), nn.Linear(size, size), nn.LeakyReLU(SLOPE))
         if config.quick_start:
             _start_at_one(self.mlp)
@@ -77,7 +77,7 @@ class DenoiserLayer(nn.Module):
 
 
 class ReverseDiffusion(nn.Module):
-    """The noise schedule and the way back from noise: the posterior mean of every step, no noise added (spec 2.4).
+    """The noise schedule and the way back from noise: the posterior mean of every step, no noise added.
 
     Of the published buffers those are kept that are used; the state dict has them, so that the schedule of imported
     weights stays theirs.

@@ -10,7 +10,7 @@ from .blocks import conv3, double, full_precision
 
 
 def warp(image: Tensor, displacement: Tensor) -> Tensor:
-    """Sample an image where the displacement points to: out[r, c] = image[r + d_row, c + d_column] (spec 2.6).
+    """Sample an image where the displacement points to: out[r, c] = image[r + d_row, c + d_column].
 
     Linear interpolation in float32; beyond the border its pixels repeat.
 
@@ -28,7 +28,7 @@ def warp(image: Tensor, displacement: Tensor) -> Tensor:
 
 
 class OffsetNetwork(nn.Module):
-    """OffNet: where features `b` find their like in features `a`, and how far to trust it (spec 2.5)."""
+    """net_T: where features `b` find their like in features `a`, and how far to trust it."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

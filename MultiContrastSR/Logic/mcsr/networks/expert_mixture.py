@@ -46,7 +46,7 @@ class Expert(nn.Module):
 
 
 class ExpertMixture(nn.Module):
-    """FrePromptMoE (spec 2.9, 2.11).
+    """DP-FFEM: experts of convolutions, two of which work on each slice (Eq. 13-16).
 
     Args:
         size: S, side of the square to which slices are brought for routing; slices of that size are taken as they are.
@@ -111,7 +111,7 @@ class ExpertMixture(nn.Module):
             return Routing(prompt, logits, gates, _squared_variation(gates.sum(dim=0)) + _squared_variation(load))
 
     def prompt(self, reference: Tensor) -> Tensor:
-        """The frequency prompt of maps (B, 3, H, W) in closed form: softmax weights (B, 3) (Eq. 13; spec 2.9).
+        """The frequency prompt of maps (B, 3, H, W) in closed form: softmax weights (B, 3) (Eq. 13).
 
         The published code transforms to frequencies, pools, modulates, transforms back and takes the mean. The mean
         after an inverse transform is the zero-frequency bin alone, so no transform is needed.
@@ -126,12 +126,13 @@ class ExpertMixture(nn.Module):
 
     def _contribution(self, number: int, target: Tensor, gate: Tensor) -> Tensor:
         # An expert without slices gets an empty batch, so that its gradient is zero rather than missing.
-        slices = self._slices_of(number, gate)
+        slices = self.slices_of(number, gate)
         worked = self.experts[number](target[slices])
         gated = gate[slices, None, None, None] * worked.float()
         return gated.new_zeros(len(target), *gated.shape[1:]).index_copy(0, slices, gated)
 
-    def _slices_of(self, number: int, gate: Tensor) -> Tensor:
+    def slices_of(self, number: int, gate: Tensor) -> Tensor:
+        """Which slices an expert works on, by its gates (B,): (S,)."""
         if gate.is_meta:  # costs are counted without values: the first experts stand for those that are chosen
             return torch.arange(len(gate) if number < self.chosen else 0, device=gate.device)
         return gate.nonzero().flatten()

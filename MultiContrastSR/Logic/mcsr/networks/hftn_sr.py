@@ -18,7 +18,7 @@ from .hftn_sr_maps import map_specs, match_scores, matching_maps
 from .matching import best_matches, unit
 
 PATCH = 2
-"""Side of the matched patches, in pixels of the low-resolution grid (spec: p)."""
+"""Side of the matched patches, in pixels of the low-resolution grid."""
 
 
 _CHOICES = {"transfer": ("gather", "mask", "none"), "stat": ("std", "var"), "reconstruction": ("scrfm", "concat")}
@@ -83,7 +83,7 @@ class EncodedReference(NamedTuple):
 
     low_band: Tensor  # (B, 1, h, w)
     high_band: Tensor  # (B, 1, H, W)
-    edges: Tensor  # (B, C, H', W'): shallow features of the high band on the padded grid (spec: G_H)
+    edges: Tensor  # (B, C, H', W'): shallow features of the high band on the padded grid
     stages: list[ReferenceStage]
 
     @property
@@ -104,8 +104,7 @@ class HFTNSR(Network):
     correlation (TTSR); the paper's literal reading, which leaves patches in place, is `transfer="mask"`. Fusion at the
     end: MASA-SR's spatial adaptation, with the standard deviation where the paper prints variance, and dual residual
     aggregation. Each stage's result feeds the next target stage, as the "gradual" fusion of the text needs; the deep
-    features of SCRFM meet the shallow ones of the target, as section 2.3 of the paper has it. Attribute names give the
-    state dict of spec section 7.
+    features of SCRFM meet the shallow ones of the target, as section 2.3 of the paper has it.
     """
 
     def __init__(self, config: HFTNSRConfig) -> None:
@@ -166,7 +165,7 @@ class HFTNSR(Network):
         if reference is None:
             reference = interpolated
         if isinstance(reference, Tensor):
-            reference = self.encode_reference(_resampled(reference, height, width))
+            reference = self.encode_reference(resampled(reference, height, width))
         if (height, width) != reference.shape:
             raise ValueError(f"reference {reference.shape} does not fit the upsampled target {(height, width)}")
         maps: dict[str, Tensor] | None = {} if capture else None
@@ -202,11 +201,11 @@ class HFTNSR(Network):
         return {f"match_scores_stage{n}": match_scores(maps, f"stage{n}", row, column) for n in numbers}
 
     def _rendered(self, features: Tensor) -> Tensor:
-        return self.out2(F.relu(self.out1(features)))
+        return self.out2(F.relu(self.out1(features), inplace=True))
 
 
 class FeatureExtraction(nn.Module):
-    """FEB: a residual group of channel-attention blocks (Eq. 6; spec 2.4)."""
+    """FEB: a residual group of channel-attention blocks (Eq. 6)."""
 
     def __init__(self, config: HFTNSRConfig) -> None:
         super().__init__()
@@ -237,7 +236,7 @@ class ChannelAttentionBlock(nn.Module):
 
 
 class FeatureTransfer(nn.Module):
-    """FTB: every target patch gets the detail of the best matching reference patch (Eq. 8-11; spec 2.5)."""
+    """FTB: every target patch gets the detail of the best matching reference patch (Eq. 8-11)."""
 
     def __init__(self, config: HFTNSRConfig) -> None:
         super().__init__()
@@ -281,7 +280,7 @@ class FeatureTransfer(nn.Module):
 
 
 class ConcatTransfer(nn.Module):
-    """In place of FTB, for comparison: the three branches joined by a convolution (the paper's ablation; spec 6)."""
+    """In place of FTB, for comparison: the three branches joined by a convolution (the paper's ablation)."""
 
     def __init__(self, config: HFTNSRConfig) -> None:
         super().__init__()
@@ -312,7 +311,7 @@ class ConcatReconstruction(nn.Module):
 
 
 class SCRFM(nn.Module):
-    """Deep features take the target's contrast, then both grow onto the fine grid (Eq. 12-18; spec 2.6)."""
+    """Deep features take the target's contrast, then both grow onto the fine grid (Eq. 12-18)."""
 
     def __init__(self, config: HFTNSRConfig) -> None:
         super().__init__()
@@ -333,6 +332,17 @@ class SCRFM(nn.Module):
 
     def forward(self, deep: Tensor, shallow: Tensor, maps: dict[str, Tensor] | None) -> Tensor:
         """Features of the last stage and of the target's head, both (B, C, h, w) -> (B, C, scale h, scale w)."""
+        adapted = self.adapted(deep, shallow, maps)
+        difference = shallow - self.c2(F.relu(self.c1(adapted)))
+        enlarged = F.interpolate(adapted, scale_factor=self.scale, mode="bilinear", align_corners=False)
+        first = F.relu(self.d1(difference)) + enlarged
+        second = F.relu(self.d2(difference + shallow))
+        if maps is not None:
+            maps["difference"] = difference
+        return F.relu(self.out(torch.cat([first, second], dim=1)))
+
+    def adapted(self, deep: Tensor, shallow: Tensor, maps: dict[str, Tensor] | None) -> Tensor:
+        """Deep features with the contrast of the shallow ones (Eq. 12-15)."""
         shared = F.relu(self.ft(torch.cat([deep, shallow], dim=1)))
         pixels = shallow.float()
         # std, not the root of var: its gradient at a constant channel is 0 and not infinite.
@@ -341,16 +351,9 @@ class SCRFM(nn.Module):
             spread = pixels.var(dim=(2, 3), keepdim=True)
         gain = self.al(shared) + spread
         offset = self.be(shared) + pixels.mean(dim=(2, 3), keepdim=True)
-        adapted = gain * instance_norm(deep) + offset
-
-        difference = shallow - self.c2(F.relu(self.c1(adapted)))
-        enlarged = F.interpolate(adapted, scale_factor=self.scale, mode="bilinear", align_corners=False)
-        first = F.relu(self.d1(difference)) + enlarged
-        second = F.relu(self.d2(difference + shallow))
         if maps is not None:
             maps |= {"gain": gain.mean(dim=1, keepdim=True), "offset": offset.mean(dim=1, keepdim=True)}
-            maps["difference"] = difference
-        return F.relu(self.out(torch.cat([first, second], dim=1)))
+        return gain * instance_norm(deep) + offset
 
 
 def _deconvolution(width: int, scale: int) -> nn.Sequential:
@@ -373,8 +376,8 @@ def _embedded(features: Tensor, linear: nn.Module) -> Tensor:
         return unit(linear(patches.float()))
 
 
-def _resampled(reference: Tensor, height: int, width: int) -> Tensor:
-    """The reference on the grid that the network works on (spec section 1)."""
+def resampled(reference: Tensor, height: int, width: int) -> Tensor:
+    """The reference on the grid that the network works on."""
     if tuple(reference.shape[-2:]) == (height, width):
         return reference
     return F.interpolate(reference, size=(height, width), mode="bicubic", align_corners=False, antialias=True)

@@ -1,4 +1,4 @@
-"""What HFTN-SR's internal tensors say (spec section 5)."""
+"""What HFTN-SR's internal tensors say."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PLWformer, the decoder of DiffMSR: a prior guides large-window attention with permuted keys (spec 2.5 to 2.9)."""
+"""PLWformer, the decoder of DiffMSR: a prior guides large-window attention with permuted keys."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class ReferenceEmbedding(nn.Module):
 
 
 class CrossAttentionLayers(nn.Module):
-    """CATL: the target attends to the reference, window by window, twice (spec 2.6)."""
+    """CATL: the target attends to the reference, window by window, twice."""
 
     def __init__(self, config: DiffMSRConfig) -> None:
         super().__init__()
@@ -158,7 +158,7 @@ class PriorGuidedGroup(nn.Module):
 
 
 class PriorGuidedBlock(nn.Module):
-    """PL-MSA and PG-FFN (Eq. 1-4; spec 2.7)."""
+    """PL-MSA and PG-FFN (Eq. 1-4)."""
 
     def __init__(self, config: DiffMSRConfig) -> None:
         super().__init__()
@@ -233,7 +233,7 @@ class WindowAttention(nn.Module):
 
 
 class CrossAttention(WindowAttention):
-    """Queries of the target, keys and values of the reference; one projection serves both (spec 2.6)."""
+    """Queries of the target, keys and values of the reference; one projection serves both."""
 
     def __init__(self, config: DiffMSRConfig) -> None:
         super().__init__(config, stride=1)
@@ -253,7 +253,7 @@ class CrossAttention(WindowAttention):
 
 
 class PermutedAttention(WindowAttention):
-    """PL-MSA: narrow keys of 2x2 tokens make one wide key, so that a large window stays cheap (spec 2.7)."""
+    """PL-MSA: narrow keys of 2x2 tokens make one wide key, so that a large window stays cheap."""
 
     def __init__(self, config: DiffMSRConfig) -> None:
         super().__init__(config, stride=2)
@@ -313,14 +313,18 @@ class ScaleNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, C, h, w), float32."""
+        return self.unweighted(x) * self.body["weight"][:, None, None]
+
+    def unweighted(self, x: Tensor) -> Tensor:
+        """x / std over channels, float32."""
         x = x.float()
         # Two plain means: torch.var over channels takes ten times as long on the CPU.
         variance = (x - x.mean(dim=1, keepdim=True)).square().mean(dim=1, keepdim=True)
-        return x * torch.rsqrt(variance + 1e-5) * self.body["weight"][:, None, None]
+        return x * torch.rsqrt(variance + 1e-5)
 
 
 def to_windows(x: Tensor, window: int, layout: str) -> Tensor:
-    """(B, C, h, w) -> (B, windows, window^2, C), all row-major; see `DiffMSRConfig.token_layout` (spec 2.9)."""
+    """(B, C, h, w) -> (B, windows, window^2, C), all row-major; see `DiffMSRConfig.token_layout`."""
     batch, channels, height, width = x.shape
     grid = x.contiguous().view(batch, height, width, channels) if layout == "raw" else x.permute(0, 2, 3, 1)
     cells = grid.reshape(batch, height // window, window, width // window, window, channels)
