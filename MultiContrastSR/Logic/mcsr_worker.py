@@ -12,7 +12,6 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ LOGIC_FOLDER = os.path.dirname(os.path.abspath(__file__))
 sys.path[:] = [LOGIC_FOLDER, *(folder for folder in sys.path if folder != LOGIC_FOLDER)]
 
 from mcsr import __version__  # noqa: E402
+from mcsr.temporary import liveness  # noqa: E402
 from mcsr.worker_messages import CANCEL_FLAG, INBOX, JOBS, STOP_FLAG, event_line, is_job_id  # noqa: E402
 
 _LOOK_SECONDS = 0.05
@@ -50,7 +50,7 @@ class Watch(threading.Thread):
 
     def __init__(self, work_folder: Path, parent: int) -> None:
         super().__init__(daemon=True)
-        self._work_folder, self._is_alive = work_folder, _liveness(parent)
+        self._work_folder, self._is_alive = work_folder, liveness(parent)
         self.reason = ""
         """Why to leave; empty while there is someone."""
 
@@ -180,28 +180,6 @@ def _facts() -> dict[str, Any]:
         "device_name": torch.cuda.get_device_name() if on_gpu else platform.processor() or platform.machine(),
         "memory_free_bytes": torch.cuda.mem_get_info()[0] if on_gpu else None,
     }
-
-
-def _liveness(pid: int) -> Callable[[], bool]:
-    """A question whether a process lives."""
-    if os.name == "nt":
-        import ctypes
-
-        synchronize, timed_out = 0x00100000, 0x102
-        kernel: Any = ctypes.windll.kernel32  # type: ignore[attr-defined, unused-ignore]
-        handle = kernel.OpenProcess(synchronize, False, pid)
-        return lambda: bool(handle) and kernel.WaitForSingleObject(handle, 0) == timed_out
-
-    def is_alive() -> bool:
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return False
-        except PermissionError:
-            return True
-        return True
-
-    return is_alive
 
 
 def main() -> int:

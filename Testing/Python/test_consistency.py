@@ -63,7 +63,7 @@ def test_it_holds_for_odd_and_even_sizes_along_every_axis(
 
 
 def test_clipping_afterwards_undoes_little() -> None:
-    """The design allows 0.5 % of the range (RMS) after the clip and after rounding to whole numbers."""
+    """The goal is at most 0.5 % of the range (RMS) after the clip and after rounding to whole numbers."""
     truth = _textured((4, 96, 88))
     acquired = degrade(truth, (1, 4, 4))
     wrong = np.maximum(truth + 12 * np.random.default_rng(1).normal(size=truth.shape), 0).astype(np.float32)

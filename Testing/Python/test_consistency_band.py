@@ -95,7 +95,7 @@ def test_images_that_tell_nothing_have_the_whole_band(head: np.ndarray) -> None:
 
 
 def test_a_zero_filled_target_binds_only_what_was_acquired(head: np.ndarray) -> None:
-    """Detail beyond the band may stay, and is no misfit; within the band the figures of the design hold."""
+    """Detail beyond the band may stay, and is no misfit; within the band the figures hold that hold everywhere."""
     truth = head[:, :, :192]
     acquired = scan(degrade(truth, (1, 2, 2), signed=True), 0.6, 1)
     band = acquired_band(acquired)

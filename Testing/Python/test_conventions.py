@@ -128,7 +128,7 @@ def _slices() -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_zscore_lr_is_the_published_preparation() -> None:
-    """Spec dcamsr 5.2 steps 3 to 6, done on the truth, against what the engine makes of the intensity-kept input."""
+    """The steps of DCAMSR's code, done on the truth, against what the engine makes of the intensity-kept input."""
     truth, reference = _slices()
     bright = degrade(truth, (1, 4, 4), "kspace-official")
     own = degrade(reference, (1, 4, 4), "kspace-official")

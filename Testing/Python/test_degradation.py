@@ -69,7 +69,7 @@ def test_intensity_and_place_are_kept(name: str, factor: int) -> None:
 
 
 def test_kspace_official_is_the_published_code() -> None:
-    """Spec 5.2 step 3 with NumPy's FFT: centred, orthonormal, cropped, magnitude: brighter by s, on voxel s j."""
+    """DCAMSR's code with NumPy's FFT: centred, orthonormal, cropped, magnitude: brighter by s, on voxel s j."""
     x = np.random.default_rng(2).random((1, 32, 24))
     spectrum = np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(x[0]), norm="ortho"))
     crop = spectrum[16 - 4 : 16 + 4, 12 - 3 : 12 + 3]
@@ -80,7 +80,7 @@ def test_kspace_official_is_the_published_code() -> None:
 
 @pytest.mark.parametrize(("factor", "crops"), [(2, [(63, 128)]), (4, [(63, 128), (31, 64)])])
 def test_diffmsr_official_is_the_published_chain_of_crops(factor: int, crops: list[tuple[int, int]]) -> None:
-    """Spec section 1: the HR centre of k-space on 129 of 256, crops from 63 (128 lines) and 31 (64 lines)."""
+    """DiffMSR's data: the HR centre of k-space on 129 of 256, crops from 63 (128 lines) and 31 (64 lines)."""
     x = np.random.default_rng(2).random((256, 256))
     ramp = np.exp(2j * np.pi * (np.arange(256) - 128) / 256)
     spectrum = np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(x * ramp[:, None] * ramp), norm="ortho"))

@@ -110,7 +110,7 @@ def test_a_whole_job_gives_what_the_pipeline_gives_and_the_next_is_warm(shared: 
     np.testing.assert_array_equal(first.arrays["sr"], np.rint(result.sr.array_kji))
     np.testing.assert_array_equal(first.arrays["residual"], result.residual.array_kji)
     second = run(shared, request)
-    assert second.reports[0]["recalled"] == ["network", "result"]
+    assert second.reports[0]["recalled"] == ["network", "reference", "result"]
     assert "Starting" not in second.stages
     np.testing.assert_array_equal(second.arrays["residual"], first.arrays["residual"])
     assert (shared.workerPid, shared.workerIsWarm, shared.isBusy) == (pid, True, False)

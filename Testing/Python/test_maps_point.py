@@ -176,7 +176,7 @@ def test_a_point_is_looked_up_in_the_result_whatever_its_storage_order(
     ras = tuple(grid.to_ras(np.array(middle) + 0.3))
     memory.recalled.clear()
     first = draw_point_maps(target, reference, settings, point_ras=ras, memory=memory)
-    assert memory.recalled == ["network", "registration", "result"]
+    assert memory.recalled == ["network", "registration", "reference", "result"]
     monkeypatch.setattr("mcsr.worker_points.lay_out", None)
     memory.recalled.clear()
     again = draw_point_maps(target, reference, settings, point_ras=ras, memory=memory)

@@ -78,7 +78,7 @@ def test_maps_alone_are_those_of_the_result(settings: Settings, volumes: tuple[V
     memory = Memory()
     whole = enhance(*volumes, settings, memory=memory)
     memory.recalled.clear()
-    for kept, recalled in ((memory, ["network", "result"]), (None, [])):
+    for kept, recalled in ((memory, ["network", "reference", "result"]), (None, [])):
         drawn = draw_maps(*volumes, settings, memory=kept)
         assert drawn.provenance["recalled"] == recalled
         assert drawn.provenance["maps"] == whole.provenance["maps"]
@@ -95,7 +95,7 @@ def test_a_recalled_result_is_the_same_and_said(settings: Settings, volumes: tup
     first = enhance(*volumes, plain, memory=memory)
     again = enhance(*volumes, plain, memory=memory)
     assert first.provenance["recalled"] == []
-    assert again.provenance["recalled"] == ["network", "result"]
+    assert again.provenance["recalled"] == ["network", "reference", "result"]
     assert np.array_equal(first.sr.array_kji, again.sr.array_kji)
     memory.leave_gpu()
     free = enhance(*volumes, dataclasses.replace(plain, consistency=False), memory=memory)

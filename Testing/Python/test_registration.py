@@ -14,7 +14,14 @@ from mcsr.errors import Cancelled
 from mcsr.geometry import AxisOrder, Grid, moved_grid, rigid_matrix, transform_points
 from mcsr.intensity import foreground
 from mcsr.itk import from_itk
-from mcsr.registration import ACCEPTANCE_MARGIN, Registration, _eroded, gradient_correlation, register_rigid
+from mcsr.registration import (
+    ACCEPTANCE_MARGIN,
+    Registration,
+    _eroded,
+    _joined,
+    gradient_correlation,
+    register_rigid,
+)
 from mcsr.volume import Volume
 
 HEAD_MM = (44.0, 54.0, 40.0)
@@ -240,6 +247,16 @@ def test_gradient_correlation_without_edges_or_voxels_is_zero():
     image = np.random.default_rng(0).uniform(size=(4, 4, 4))
     assert gradient_correlation(image, np.ones((4, 4, 4)), np.ones((4, 4, 4), dtype=bool)) == 0
     assert gradient_correlation(image, image, np.zeros((4, 4, 4), dtype=bool)) == 0
+
+
+def test_joining_voxels_moves_nothing():
+    grid = oblique_grid((31, 40, 3), (0.5, 0.9, 4.0))
+    points = grid.to_ras(np.argwhere(np.ones(grid.shape_kji))[:, ::-1])
+    slope = np.array([1.0, 2.0, -0.5])
+    joined = _joined(Volume((points @ slope).reshape(grid.shape_kji), grid.ijk_to_ras), 1.9)
+    assert joined.grid.shape_ijk == (10, 20, 3)
+    there = joined.grid.to_ras(np.argwhere(np.ones(joined.grid.shape_kji))[:, ::-1])
+    np.testing.assert_allclose(joined.array_kji.ravel(), there @ slope, atol=1e-4)
 
 
 def test_the_rim_of_a_field_of_view_is_eroded_on_every_side():

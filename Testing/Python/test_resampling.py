@@ -174,3 +174,14 @@ def test_an_unknown_interpolation_is_refused_with_the_known_ones():
     volume = Volume(np.ones((4, 4, 4)), np.eye(4))
     with pytest.raises(InputError, match=r"lanczos.*cubic, linear, nearest"):
         resample(volume, volume.grid, "lanczos")
+
+
+@pytest.mark.parametrize("shift_mm", [(0.0, 0.0, 0.0), (9.0, -7.0, 12.0), (500.0, 0.0, 0.0)])
+def test_coverage_is_what_every_voxel_centre_says(shift_mm):
+    grid = source_grid()
+    output = oblique_grid((40, 30, 25), (1.0, 1.2, 1.5), (-5.0, 4.0, -9.0))
+    output = moved_grid(output, rigid_matrix((0, 0, 0), grid.centre_ras - output.centre_ras + shift_mm, np.zeros(3)))
+    index = grid.to_ijk(points_kji(output))
+    box = ((index >= -0.5) & (index <= np.array(grid.shape_ijk) - 0.5)).all(axis=-1)
+    assert np.array_equal(coverage(grid, output), box)
+    assert box.any() == (shift_mm[0] < 100)

@@ -91,7 +91,7 @@ def test_a_missing_backbone_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_discriminator_is_the_published_one_and_learns_to_tell_apart() -> None:
     torch.manual_seed(0)
     adversary = Adversary(open_fabric("32-true"), RECIPE)
-    assert sum(p.numel() for p in adversary.discriminator.parameters()) == 2_763_585  # spec section 4
+    assert sum(p.numel() for p in adversary.discriminator.parameters()) == 2_763_585  # the usual 70x70 PatchGAN
     assert adversary.discriminator(torch.zeros(2, 1, 160, 160))[-1].shape == (2, 1, 18, 18)
     truths = torch.rand(4, 1, 32, 32)
     images = torch.nn.functional.avg_pool2d(truths, 3, 1, 1).requires_grad_()

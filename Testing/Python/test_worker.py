@@ -80,13 +80,13 @@ def test_a_job_gives_what_the_pipeline_gives_result_first_then_maps(worker: Work
 def test_a_second_job_on_the_same_volumes_is_warm(worker: WorkerHere, untrained_x2: Path) -> None:
     request = network_request(untrained_x2, settings={"registration": "rigid"})
     assert worker.do(request, "a")[-1]["recalled"] == []
-    assert worker.do(request, "b")[-1]["recalled"] == ["network", "registration", "result"]
+    assert worker.do(request, "b")[-1]["recalled"] == ["network", "registration", "reference", "result"]
     np.testing.assert_array_equal(worker.arrays("result", "b")["sr"], worker.arrays("result", "a")["sr"])
     plain = dataclasses.replace(request, settings={**request.settings, "registration": "none"})
     assert plain.reference is not None
     worker.do(plain, "c")
     free = dataclasses.replace(plain, settings={**plain.settings, "consistency": False})
-    assert worker.do(free, "d")[-1]["recalled"] == ["network", "result"]
+    assert worker.do(free, "d")[-1]["recalled"] == ["network", "reference", "result"]
     np.testing.assert_array_equal(
         worker.arrays("result", "d")["sr"], np.rint(expected(plain, consistency=False).sr.array_kji)
     )

@@ -1,7 +1,7 @@
 """The authors' checkpoints of CD-DPE, DCAMSR and DiffMSR, turned into weights files of ours.
 
-A checkpoint is read without running anything in it, matched key by key with the published table (section 7 of each
-spec) and written with the conventions under which it was trained.
+A checkpoint is read without running anything in it, matched key by key with what the published code
+would have written, and written with the conventions under which it was trained.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What weights expect of their input beside its scale: where low-resolution samples lie, and how slices are normalised.
 
 Our own weights take slices as the engine has them. Those of the papers' authors saw slices sampled and normalised in
-their own ways (specs/dcamsr.md 5.2, cd-dpe.md 5.2, diffmsr.md 1), which are reproduced here and undone in the result.
+their own ways (docs/networks says which), which are reproduced here and undone in the result.
 """
 
 from __future__ import annotations

@@ -69,6 +69,20 @@ def axis_matrix(name: str, size_hr: int, factor: int) -> np.ndarray:
     return matrix
 
 
+def dirichlet_matrix(places: np.ndarray, size: int, lines: int) -> np.ndarray:
+    """The kernel of the central `lines` of a spectrum at places (voxels) of a period of `size` voxels.
+
+    The two Nyquist lines of an even number are averaged: one cosine of weight 1 where inner lines count twice.
+    """
+    phase = 2 * np.pi * places / size
+    matrix = np.ones_like(phase)
+    for line in range(1, (lines - 1) // 2 + 1):
+        matrix += 2 * np.cos(line * phase)
+    if lines % 2 == 0:
+        matrix += np.cos(lines // 2 * phase)
+    return matrix / size
+
+
 def degrade(
     array_kji: np.ndarray, factors_kji: FactorsKJI, name: str = "kspace", *, signed: bool = False
 ) -> np.ndarray:
@@ -151,21 +165,14 @@ def add_noise(array: np.ndarray, sigma: float, *, kind: str = "rician", seed: in
 
 
 def _kspace_matrix(size_hr: int, factor: int) -> np.ndarray:
-    # Row j is the Dirichlet kernel of the kept band around the coarse sample's place f j + (f - 1)/2. For an even
-    # coarse size the two Nyquist lines are averaged: one cosine of weight 1 where inner lines count twice.
+    # Row j is the Dirichlet kernel of the kept band around the coarse sample's place f j + (f - 1)/2.
     size_lr = size_hr // factor
     place = factor * np.arange(size_lr)[:, None] + (factor - 1) / 2 - np.arange(size_hr)[None, :]
-    phase = 2 * np.pi * place / size_hr
-    matrix = np.ones_like(phase)
-    for line in range(1, (size_lr - 1) // 2 + 1):
-        matrix += 2 * np.cos(line * phase)
-    if size_lr % 2 == 0:
-        matrix += np.cos(size_lr // 2 * phase)
-    return matrix / size_hr
+    return dirichlet_matrix(place, size_hr, size_lr)
 
 
 def _kspace_official_matrix(size_hr: int, factor: int, off_centre: int = 0) -> np.ndarray:
-    # DCAMSR's published code (spec 5.2 step 3): orthonormal transforms, centred crop, no phase, Nyquist not averaged.
+    # DCAMSR's published code: orthonormal transforms, centred crop, no phase, Nyquist not averaged.
     # The coarse sample lies on HR voxel f j and the image comes out sqrt(f) brighter per axis.
     size_lr = size_hr // factor
     lines = np.arange(size_lr) - size_lr // 2 - off_centre
@@ -175,7 +182,7 @@ def _kspace_official_matrix(size_hr: int, factor: int, off_centre: int = 0) -> n
 
 
 def _diffmsr_official_matrix(size_hr: int, factor: int) -> np.ndarray:
-    # DiffMSR's data (spec section 1): the reference's k-space already has its centre one line too far, and each crop
+    # DiffMSR's published data: the reference's k-space already has its centre one line too far, and each crop
     # to a half begins one line too early again: 2 lines for x2, 3 for x4. That is a phase ramp, gone in the magnitude,
     # and a band that reaches further on one side; the samples lie where those of kspace-official do. x3 (none is
     # published) is one crop.
@@ -183,7 +190,7 @@ def _diffmsr_official_matrix(size_hr: int, factor: int) -> np.ndarray:
 
 
 def _largest_of_cells(array_kji: np.ndarray, factors_kji: FactorsKJI) -> np.ndarray:
-    # CD-DPE's data (spec 5.2): max-pooling, kernel = stride = factor; bilinear upsampling follows in the network.
+    # CD-DPE's published code: max-pooling, kernel = stride = factor; bilinear upsampling follows in the network.
     cells = array_kji
     for axis, factor in enumerate(factors_kji):
         shape = (*cells.shape[:axis], cells.shape[axis] // factor, factor, *cells.shape[axis + 1 :])

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .degradation import FactorsKJI, degradation_named, degrade, upsampling_matrix
+from .degradation import FactorsKJI, degradation_named, degrade, dirichlet_matrix, upsampling_matrix
 from .degradation import apply_axis_matrices as applied
 from .errors import InputError
 from .geometry import coarsen_grid, crop_grid, refine_grid
@@ -264,10 +264,4 @@ def _fourier_matrix(size: int, new_size: int) -> np.ndarray:
     """Resampling of a line by cropping or padding its spectrum, the samples evenly over the same extent."""
     kept = min(size, new_size)
     places = (np.arange(new_size)[:, None] + 0.5) * size / new_size - 0.5 - np.arange(size)
-    phase = 2 * np.pi * places / size
-    matrix = np.ones_like(phase)
-    for line in range(1, (kept - 1) // 2 + 1):
-        matrix += 2 * np.cos(line * phase)
-    if kept % 2 == 0:
-        matrix += np.cos(kept // 2 * phase)
-    return matrix / size
+    return dirichlet_matrix(places, size, kept)

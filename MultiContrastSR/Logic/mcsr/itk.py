@@ -21,7 +21,7 @@ def to_itk(volume: Volume, dtype: str = "float32") -> sitk.Image:
     if np.issubdtype(np.dtype(dtype), np.integer):
         limits = np.iinfo(dtype)
         array = np.clip(np.rint(array.astype(np.float64)), limits.min, limits.max)
-    image = sitk.GetImageFromArray(array.astype(dtype))
+    image = sitk.GetImageFromArray(array.astype(dtype, copy=False))
     grid = volume.grid
     lps = RAS_FROM_LPS @ grid.ijk_to_ras
     image.SetSpacing([float(s) for s in grid.spacing_ijk_mm])

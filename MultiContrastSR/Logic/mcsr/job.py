@@ -94,9 +94,11 @@ class Result:
     @property
     def residual(self) -> Volume:
         """sr - interpolated, in the target's units; made anew each time."""
-        array = self._interpolated()
-        np.subtract(self.sr.array_kji, array, out=array)
-        volume = self.sr.with_array(array, name=f"{self.target.name} residual")
+        return self.residual_to(self.interpolated)
+
+    def residual_to(self, interpolated: Volume) -> Volume:
+        """The residual, where the interpolated target is there already."""
+        volume = self.sr.with_array(self.sr.array_kji - interpolated.array_kji, name=f"{self.target.name} residual")
         return replace(volume, source_dtype="float32")
 
     def _interpolated(self) -> np.ndarray:

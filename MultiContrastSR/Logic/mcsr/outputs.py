@@ -82,7 +82,7 @@ def write_result(
     except OSError as error:
         raise OutputError(f"Cannot write to {folder} ({error.strerror}); choose another folder with -o.") from error
     try:
-        _write_all(result, {"sr": result.sr, "residual": result.residual, **(extra or {})}, staging)
+        _write_all(result, extra or {}, staging)
         if cancelled():
             raise Cancelled("Cancelled; nothing was written.")
         return _move(staging, folder, result.maps)
@@ -119,15 +119,19 @@ def _move(staging: Path, folder: Path, maps: Iterable[str]) -> list[Path]:
     return list(places.values())
 
 
-def _write_all(result: Result, volumes: Mapping[str, Volume], folder: Path) -> None:
+def _write_all(result: Result, extra: Mapping[str, Volume], folder: Path) -> None:
     suffix = VOLUME_SUFFIXES[not result.sr.grid.is_orthogonal]
-    for name, volume in volumes.items():
+    for name, volume in {"sr": result.sr, **extra}.items():
         write_volume(volume, folder / f"{name}{suffix}")
+    # Made here, once for all files that hold it.
+    interpolated = result.interpolated
+    residual = result.residual_to(interpolated)
+    write_volume(residual, folder / f"residual{suffix}")
     if result.maps:
         (folder / MAPS_FOLDER).mkdir()
     for name, volume in result.maps.items():
         write_volume(volume, folder / MAPS_FOLDER / f"{name}{suffix}")
-    contents = {name: getattr(result, name) for name in ("sr", "interpolated", "residual", "reference")}
+    contents = {"sr": result.sr, "interpolated": interpolated, "residual": residual, "reference": result.reference}
     texts = {
         name: {"description": f"{facts['title']}: {facts['meaning']}", "unit": facts["unit"]}
         for name, facts in result.provenance["maps"].items()
@@ -136,7 +140,7 @@ def _write_all(result: Result, volumes: Mapping[str, Volume], folder: Path) -> N
     text = json.dumps(result.provenance, indent=2, allow_nan=False)
     (folder / REPORT_FILE).write_text(text + "\n", encoding="utf-8")
     if find_spec("matplotlib"):  # an extra; the volumes do not depend on it
-        write_figure(folder / FIGURE_FILE, Panels.of(result))
+        write_figure(folder / FIGURE_FILE, Panels.of(result, interpolated))
         if result.maps:
             write_maps_figure(folder / MAPS_FIGURE_FILE, result)
 

@@ -192,7 +192,7 @@ def plan_of(job: Job) -> Plan:
 def declared_bytes(job: Job) -> int:
     """What the arrays that a job will hold take beside its inputs: known before any work is done."""
     fine = 4 * int(np.prod(job.hr_grid.shape_ijk, dtype=np.int64))
-    volumes = 2 + job.memory.keeps  # the result and the reference; the result as the next job finds it
+    volumes = 2 + job.memory.keeps  # the reference and the result; this once more as the next job finds it
     if job.views:
         volumes += 1 + sum(view.spec.kind != "table" for view in job.views)
     if job.settings.trust:
@@ -287,7 +287,9 @@ def _reference_on_grid(job: Job, interpolated: Slices, scaled_up: Slices) -> tup
     name = job.reference.name
     moved = job.reference.moved(job.registration.reference_to_target)
     name_there = f"{name} on the result's grid"
-    on_grid = replace(resample(moved, job.stored_grid), name=name_there, source_dtype="float32")
+    made_from = (moved, job.stored_grid.ijk_to_ras, job.stored_grid.shape_ijk)
+    resampled = job.memory.recall("reference", made_from, lambda: resample(moved, job.stored_grid))
+    on_grid = replace(resampled, name=name_there, source_dtype="float32")
     if job.network.uses_reference:
         return on_grid, _reference_slices(job, name, moved.grid, on_grid, scaled_up)
     array = job.order.apply(on_grid.array_kji)

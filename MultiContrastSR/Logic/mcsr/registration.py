@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import SimpleITK as sitk
 
+from .degradation import FactorsKJI, crop_to_multiple, degrade_volume
 from .errors import Cancelled
 from .geometry import Grid, moved_grid, transform_points
 from .intensity import foreground
@@ -23,7 +24,7 @@ MIN_SLICES = 3
 """Along every axis; fewer do not hold a rigid motion."""
 
 ACCEPTANCE_MARGIN = 0.02
-"""What the gradient correlation has to gain for the registration to be believed."""
+"""What the gradient correlation has to gain, and to exceed 0 by, for the registration to be believed."""
 
 MIN_KEPT_OVERLAP = 0.5
 """Of the target's signal that the reference covers with the header geometry, what it must still cover: images that
@@ -130,10 +131,12 @@ def register_rigid(
         Cancelled: when `cancelled` says so.
     """
     fine_mm = _fine_voxel_mm(target.grid, reference.grid)
+    slices = min(*target.grid.shape_ijk, *reference.grid.shape_ijk)
+    target, reference = (_joined(volume, fine_mm) for volume in (target, reference))
     targets = _pyramid(target, fine_mm)
     fixed = targets[-1]
     job = _Job(seed, *_signal_extent(targets[0]), progress, cancelled)
-    if min(*target.grid.shape_ijk, *reference.grid.shape_ijk) < MIN_SLICES:
+    if slices < MIN_SLICES:
         correlation, _, _ = _correlations(fixed, reference, np.eye(4))
         message = "Registration needs several slices; the header geometry is used."
         return Registration(np.eye(4), False, correlation, correlation, message)
@@ -146,7 +149,7 @@ def register_rigid(
     before, after, kept = _correlations(fixed, reference, motion)
     job.check(1.0)
     figures = f"gradient correlation {before:.2f} before, {after:.2f} after"
-    if after < before + ACCEPTANCE_MARGIN or kept < MIN_KEPT_OVERLAP:
+    if after < max(before, 0) + ACCEPTANCE_MARGIN or kept < MIN_KEPT_OVERLAP:
         why = "drove the images apart" if kept < MIN_KEPT_OVERLAP else "did not bring the images closer"
         message = f"Registration {why}, so the header geometry is kept ({figures})."
         return Registration(np.eye(4), False, before, after, message)
@@ -167,12 +170,21 @@ def gradient_correlation(a: np.ndarray, b: np.ndarray, mask: np.ndarray) -> floa
     Returns:
         Pearson's correlation, -1 to 1; 0 where either image has no edges or the mask has no voxels.
     """
-    edges_a, edges_b = (
-        np.sqrt(sum(np.square(part) for part in np.gradient(image.astype(np.float64))))[mask] for image in (a, b)
-    )
-    if edges_a.size < 2 or edges_a.std() == 0 or edges_b.std() == 0:
+    return _correlation(_edges(a, mask), _edges(b, mask))
+
+
+def _edges(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Length of the gradient at the voxels of a mask (N,), float64."""
+    squares = np.zeros(image.shape)
+    for part in np.gradient(image):
+        squares += np.square(part, dtype=np.float64)
+    return np.sqrt(squares[mask])
+
+
+def _correlation(a: np.ndarray, b: np.ndarray) -> float:
+    if a.size < 2 or a.std() == 0 or b.std() == 0:
         return 0.0
-    return float(np.corrcoef(edges_a, edges_b)[0, 1])
+    return float(np.corrcoef(a, b)[0, 1])
 
 
 def _correlations(fixed: _Sampled, reference: Volume, motion: np.ndarray) -> tuple[float, float, float]:
@@ -185,9 +197,9 @@ def _correlations(fixed: _Sampled, reference: Volume, motion: np.ndarray) -> tup
     # A gradient reaches one voxel far, and the rim of a field of view is not an edge.
     covered = _eroded(fixed.covered & coverage(reference.grid, grid)) & foreground(fixed.volume.array_kji)
     mask = covered & _eroded(coverage(moved.grid, grid))
+    edges = _edges(fixed.volume.array_kji, mask)
     before, after = (
-        gradient_correlation(fixed.volume.array_kji, resample(image, grid, "linear").array_kji, mask)
-        for image in (reference, moved)
+        _correlation(edges, _edges(resample(image, grid, "linear").array_kji, mask)) for image in (reference, moved)
     )
     return before, after, float(mask.sum() / max(1, covered.sum()))
 
@@ -250,6 +262,14 @@ def _fine_voxel_mm(target: Grid, reference: Grid) -> float:
     """Voxel size of the finest working grid: as `FINE_VOXELS` has it, but not finer than both images are."""
     affordable = (np.prod(target.spacing_ijk_mm * target.shape_ijk) / FINE_VOXELS) ** (1 / 3)
     return float(max(affordable, min(*target.spacing_ijk_mm, *reference.spacing_ijk_mm)))
+
+
+def _joined(volume: Volume, voxel_mm: float) -> Volume:
+    """The volume with as many voxels along each axis joined into one as fit in a voxel of the finest working grid."""
+    spacing_kji, shape = volume.grid.spacing_ijk_mm[::-1], volume.array_kji.shape
+    fitting = [min(n, int(voxel_mm / mm)) for n, mm in zip(shape, spacing_kji, strict=True)]
+    factors: FactorsKJI = tuple(max(1, count) for count in fitting)
+    return degrade_volume(crop_to_multiple(volume, factors)[0], factors, "average", signed=True)
 
 
 def _pyramid(volume: Volume, fine_mm: float) -> list[_Sampled]:

@@ -59,14 +59,14 @@ class Panels:
                 raise GeometryError(f"{volume.name} is not on the grid of {self.result.name}; resample it first.")
 
     @staticmethod
-    def of(result: Result) -> Panels:
+    def of(result: Result, interpolated: Volume | None = None) -> Panels:
         """The figure of a finished job."""
         settings, inputs = result.provenance["settings"], result.provenance["inputs"]
         axis = result.slice_axis
         target = _shortened(inputs["target"])
         help_of = _shortened(inputs["reference"]) if inputs["reference"] else "itself"
         return Panels(
-            interpolated=result.interpolated,
+            interpolated=interpolated or result.interpolated,
             result=result.sr,
             reference=result.reference,
             truth=result.truth,

@@ -62,11 +62,15 @@ def coverage(volume_grid: Grid, grid: Grid) -> np.ndarray:
     inside = np.ones(grid.shape_kji, dtype=bool)
     counts = [np.arange(n) for n in grid.shape_ijk]
     for axis, size in enumerate(volume_grid.shape_ijk):
+        # A grid and its refinement share faces: rounding must not decide about them.
+        lowest, highest = -0.5 - 1e-6, size - 0.5 + 1e-6
         along_i, along_j, along_k = (count * step for count, step in zip(counts, steps[:, axis], strict=True))
+        reach = [np.sort([along[0], along[-1]]) for along in (along_i, along_j)]
         for in_slice, offset in zip(inside, start[axis] + along_k, strict=True):
-            index = offset + along_j[:, None] + along_i
-            # A grid and its refinement share faces: rounding must not decide about them.
-            in_slice &= (index >= -0.5 - 1e-6) & (index <= size - 0.5 + 1e-6)
+            first, last = offset + reach[0] + reach[1]
+            if first < lowest or last > highest:
+                index = offset + along_j[:, None] + along_i
+                in_slice &= (index >= lowest) & (index <= highest)
     return inside
 
 

@@ -1,4 +1,4 @@
-"""The adversarial term of DAASR: a patch discriminator that learns beside the network (spec section 4)."""
+"""The adversarial term of DAASR: a patch discriminator that learns beside the network."""
 
 from __future__ import annotations
 

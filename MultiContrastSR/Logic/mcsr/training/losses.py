@@ -67,12 +67,12 @@ def _family(network: str) -> str:
 
 
 def l1_loss(output: SROutput, truth: Tensor, reference: Tensor) -> dict[str, Tensor]:
-    """Mean absolute error: DCAMSR (spec 5.1), HFTN-SR (Eq. 19)."""
+    """Mean absolute error: DCAMSR, HFTN-SR (Eq. 19)."""
     return {"l1": F.l1_loss(output.sr.float(), truth)}
 
 
 def cd_dpe_loss(output: SROutput, truth: Tensor, reference: Tensor) -> dict[str, Tensor]:
-    """Reconstruction, feature consistency and mutual information (Eq. 17-20; spec 5.1)."""
+    """Reconstruction, feature consistency and mutual information (CD-DPE, Eq. 17-20)."""
     maps = {name: tensor.float() for name, tensor in output.aux.items()}
     information = mutual_information(maps["x_common"], maps["x_unique"]) + mutual_information(
         maps["y_common"], maps["y_unique"]
@@ -86,7 +86,7 @@ def cd_dpe_loss(output: SROutput, truth: Tensor, reference: Tensor) -> dict[str,
 
 
 def daasr_loss(output: SROutput, truth: Tensor, reference: Tensor) -> dict[str, Tensor]:
-    """Three levels: result, structure and texture image (Eq. 12-14; spec 4); `perceptual` has the term on features."""
+    """Three levels: result, structure and texture image (DAASR, Eq. 12-14); `perceptual` has the term on features."""
     return {
         "l1": F.l1_loss(output.sr.float(), truth),
         "structure": F.l1_loss(output.aux["structure"].float(), truth),
@@ -98,7 +98,7 @@ LOSSES: dict[str, Loss] = {"cd-dpe": cd_dpe_loss, "daasr": daasr_loss}
 
 
 def data_consistency_loss(image: Tensor, truth: Tensor, scale: int) -> Tensor:
-    """DiffMSR, spec section 4: mean squared error of unnormalised k-space outside the acquired band.
+    """DiffMSR: mean squared error of unnormalised k-space outside the acquired band, as in the published code.
 
     Args:
         image: result (B, 2, H, W), real and imaginary part.
@@ -120,7 +120,7 @@ def prior_loss(output: SROutput, prior: Tensor) -> Tensor:
 
 
 def mutual_information(a: Tensor, b: Tensor) -> Tensor:
-    """Parzen estimate of the mutual information of two maps (B, 1, H, W), nats, mean over the batch (CD-DPE spec 5.1).
+    """Parzen estimate of the mutual information of two maps (B, 1, H, W), nats, mean over the batch (CD-DPE).
 
     Values are clamped to [0, 1], so those outside get no gradient.
     """

@@ -60,7 +60,7 @@ class Objective(nn.Module):
 
 
 class PriorStageObjective(Objective):
-    """DiffMSR, stage 1: the prior is read off the truth (spec section 4)."""
+    """DiffMSR, stage 1: the prior is read off the truth."""
 
     def compare(self, batch: Batch) -> tuple[SROutput, dict[str, Tensor]]:
         """See `Objective.compare`."""
@@ -69,7 +69,7 @@ class PriorStageObjective(Objective):
 
 
 class DiffusionStageObjective(Objective):
-    """DiffMSR, stage 2: decoder, condition and denoiser together learn to do without the truth (spec section 4).
+    """DiffMSR, stage 2: decoder, condition and denoiser together learn to do without the truth.
 
     Args:
         network: of stage 2; its decoder starts as that of stage 1.

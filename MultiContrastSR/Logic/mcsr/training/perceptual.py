@@ -1,4 +1,4 @@
-"""The perceptual term of DAASR: distance between features of VGG-19 (spec section 4)."""
+"""The perceptual term of DAASR: distance between features of VGG-19."""
 
 from __future__ import annotations
 
