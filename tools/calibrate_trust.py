@@ -8,7 +8,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mcsr.evaluation_trust import calibration_of, observe_cases
+from mcsr.evaluation_pairs import PairChoice, measure_pairs
+from mcsr.evaluation_trust import calibration_of, observe_pair
 from mcsr.job import Settings
 from mcsr.trust_calibration import CALIBRATIONS, read_calibrations, write_calibrations
 from mcsr.weights import shipped_models
@@ -24,12 +25,12 @@ def main() -> None:
     arguments = parser.parse_args()
     path = MODELS / CALIBRATIONS
     known = read_calibrations(path)
+    choice = PairChoice(arguments.data, "train", SESSIONS, arguments.slices)
     shipped = {entry["sha256"]: entry for entry in shipped_models()}
     for sha256, entry in shipped.items():
         if sha256 not in known:
             settings = Settings(model=entry["architecture"], scale=entry["scale"])
-            cases = observe_cases(arguments.data, "train", settings, sessions=SESSIONS, limit_slices=arguments.slices)
-            known[sha256] = calibration_of(list(cases))
+            known[sha256] = calibration_of(list(measure_pairs(observe_pair, choice, settings)))
             write_calibrations(path, {key: known[key] for key in shipped if key in known})
         print(entry["id"], known[sha256].coefficients, flush=True)
 

@@ -8,8 +8,8 @@ import pytest
 from mcsr import pipeline_steps
 from mcsr.cli import app
 from mcsr.cli_consistency import _table
-from mcsr.errors import InputError
-from mcsr.evaluation_consistency import ConsistencyEffect, consistency_effects
+from mcsr.evaluation_consistency import ConsistencyEffect, consistency_effect
+from mcsr.evaluation_pairs import PairChoice, measure_pairs
 from mcsr.job import Settings
 from subject_files import write_subject
 from typer.testing import CliRunner
@@ -26,15 +26,13 @@ def test_a_wrong_network_is_held_and_runs_once(
         return run(*arguments, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(pipeline_steps, "enhance_slices", counted)
-    (effect,) = consistency_effects(tmp_path, "val", settings, limit_slices=2)
+    (effect,) = measure_pairs(consistency_effect, PairChoice(tmp_path, limit_slices=2), settings)
     assert len(runs) == 1
     assert effect.key == "a1 T2<-T1"
     assert effect.misfit_without > 1
     assert effect.misfit_with < 0.5
     assert effect.misfit_with < effect.largest_with < 10
     assert effect.psnr_with > effect.psnr_without + 1
-    with pytest.raises(InputError, match="no session b1"):
-        list(consistency_effects(tmp_path, "val", settings, sessions=["b1"]))
 
 
 def test_the_table_has_a_row_for_each_case() -> None:

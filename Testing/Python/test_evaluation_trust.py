@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mcsr.cli import app
-from mcsr.errors import Cancelled
-from mcsr.evaluation_trust import Observed, calibration_of, observe_cases, reliability_of
+from mcsr.errors import Cancelled, InputError
+from mcsr.evaluation_pairs import PairChoice, measure_pairs
+from mcsr.evaluation_trust import Observed, calibration_of, observe_pair, reliability_of
 from mcsr.evaluation_trust_plot import write_reliability
 from mcsr.job import Settings
 from mcsr.progress import Event
@@ -22,7 +23,7 @@ def made_up(seed: int, noise: float = 0.0) -> Observed:
     rng = np.random.default_rng(seed)
     features = rng.random((3, 5000)) * 0.1
     errors = np.abs(2 * features[0] + 0.02 + noise * rng.normal(size=5000))
-    return Observed(f"case {seed}", features, errors, "abc")
+    return Observed(f"case {seed}", features, errors)
 
 
 def test_a_right_calibration_is_on_the_line() -> None:
@@ -45,20 +46,20 @@ def test_a_wrong_calibration_shows() -> None:
 
 def test_cases_are_observed_where_the_truth_is_known(tmp_path: Path, untrained_x2: Path) -> None:
     write_subject(tmp_path, "a1", "val", "anna")
-    settings = Settings(scale=2, weights=untrained_x2)
+    settings, choice = Settings(scale=2, weights=untrained_x2), PairChoice(tmp_path, limit_slices=2)
     events: list[Event] = []
-    (case,) = observe_cases(tmp_path, "val", settings, limit_slices=2, progress=events.append)
+    (case,) = measure_pairs(observe_pair, choice, settings, progress=events.append)
     fractions = [event.fraction for event in events]
     assert fractions == sorted(fractions)
     assert fractions[-1] == pytest.approx(1)
     with pytest.raises(Cancelled):
-        list(observe_cases(tmp_path, "val", settings, limit_slices=2, cancelled=lambda: True))
+        list(measure_pairs(observe_pair, choice, settings, cancelled=lambda: True))
     assert case.key == "a1 T2<-T1"
     assert case.features.shape == (3, len(case.errors))
     assert 500 < len(case.errors) < 2 * 50 * 58
     assert 0.001 < case.errors.mean() < 0.3, "fractions of bright tissue"
-    with pytest.raises(Exception, match="no session b1"):
-        list(observe_cases(tmp_path, "val", settings, sessions=["b1"]))
+    with pytest.raises(InputError, match="no session b1"):
+        PairChoice(tmp_path, sessions=["b1"]).find()
 
 
 def test_the_figure_is_written(tmp_path: Path) -> None:

@@ -9,11 +9,27 @@ import typer
 
 from . import __version__
 from .cli_batch import batch
+from .cli_bench import bench
 from .cli_consistency import consistency
 from .cli_console import Console
 from .cli_evaluate import evaluate
 from .cli_lesions import lesions
 from .cli_models import Json, import_checkpoint, models_app
+from .cli_options import (
+    Consistency,
+    Device,
+    Fallback,
+    Force,
+    Maps,
+    Model,
+    Plane,
+    Precision,
+    RegistrationKind,
+    Scale,
+    Seed,
+    Trust,
+    WeightsFile,
+)
 from .cli_prepare import prepare
 from .cli_reliability import reliability
 from .cli_train import train
@@ -29,6 +45,7 @@ app = typer.Typer(
 )
 app.add_typer(models_app, name="models")
 app.command()(batch)
+app.command()(bench)
 app.command()(consistency)
 app.command("import-checkpoint")(import_checkpoint)
 app.command()(evaluate)
@@ -36,15 +53,6 @@ app.command()(lesions)
 app.command()(prepare)
 app.command()(reliability)
 app.command()(train)
-
-Model = Annotated[str, typer.Option(help="Model; see `mcsr models list`.")]
-Scale = Annotated[int, typer.Option(help="In-plane factor: 2, 3 or 4.")]
-Plane = Annotated[str, typer.Option(help="Plane of the slices: auto, axial, sagittal or coronal.")]
-WeightsFile = Annotated[Path | None, typer.Option("--weights", help="Weights file instead of the shipped one.")]
-RegistrationKind = Annotated[str, typer.Option(help="Registration of the reference: rigid or none.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
-Precision = Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")]
-Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -69,18 +77,14 @@ def enhance(
     registration: RegistrationKind = "rigid",
     device: Device = "auto",
     precision: Precision = "auto",
-    consistency: Annotated[bool, typer.Option(help="Make the result agree with what was acquired.")] = True,
-    maps: Annotated[
-        str, typer.Option(help="Maps of the model: none, all, or a list such as texture_lv1,texture_lv1.pc1.")
-    ] = "none",
-    trust: Annotated[
-        bool, typer.Option("--trust", help="Also trust maps: expected error, influence of the reference, ... (slower).")
-    ] = False,
-    fallback: Annotated[bool, typer.Option(help="Where the reference does not fit, the target helps itself.")] = True,
+    consistency: Consistency = True,
+    maps: Maps = "none",
+    trust: Trust = False,
+    fallback: Fallback = True,
     ground_truth: Annotated[Path | None, typer.Option(help="Original high-resolution target, for scores.")] = None,
     seed: Seed = 0,
     json_lines: Json = False,
-    force: Annotated[bool, typer.Option("--force", help="Accept a reference that is not finer.")] = False,
+    force: Force = False,
     memory: Annotated[
         str, typer.Option(help="Main memory to keep within: auto (most of what is free), or a size such as 4G or 512M.")
     ] = "auto",

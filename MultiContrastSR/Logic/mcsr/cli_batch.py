@@ -10,6 +10,21 @@ import typer
 
 from .cli_console import Console
 from .cli_models import Json
+from .cli_options import (
+    Consistency,
+    Device,
+    Fallback,
+    Force,
+    Maps,
+    Model,
+    Plane,
+    Precision,
+    RegistrationKind,
+    Scale,
+    Seed,
+    Trust,
+    WeightsFile,
+)
 
 if TYPE_CHECKING:
     from .batch_table import Row
@@ -18,19 +33,19 @@ if TYPE_CHECKING:
 def batch(
     manifest: Annotated[Path, typer.Argument(help="CSV file, one row per subject; see above.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results.")],
-    model: Annotated[str, typer.Option(help="Model; see `mcsr models list`.")] = "dcamsr-s",
-    scale: Annotated[int, typer.Option(help="In-plane factor: 2, 3 or 4.")] = 4,
-    weights: Annotated[Path | None, typer.Option(help="Weights file instead of the shipped one.")] = None,
-    plane: Annotated[str, typer.Option(help="Plane of the slices: auto, axial, sagittal or coronal.")] = "auto",
-    registration: Annotated[str, typer.Option(help="Registration of the reference: rigid or none.")] = "rigid",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
-    consistency: Annotated[bool, typer.Option(help="Make the results agree with what was acquired.")] = True,
-    maps: Annotated[str, typer.Option(help="Maps of the model: none, all, or a list.")] = "none",
-    trust: Annotated[bool, typer.Option("--trust", help="Also trust maps (slower).")] = False,
-    fallback: Annotated[bool, typer.Option(help="Where a reference does not fit, the target helps itself.")] = True,
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
-    force: Annotated[bool, typer.Option("--force", help="Accept references that are not finer.")] = False,
+    model: Model = "dcamsr-s",
+    scale: Scale = 4,
+    weights: WeightsFile = None,
+    plane: Plane = "auto",
+    registration: RegistrationKind = "rigid",
+    device: Device = "auto",
+    precision: Precision = "auto",
+    consistency: Consistency = True,
+    maps: Maps = "none",
+    trust: Trust = False,
+    fallback: Fallback = True,
+    seed: Seed = 0,
+    force: Force = False,
     memory: Annotated[
         str,
         typer.Option(help="Main memory for a subject: auto (an equal share of what is free), or a size such as 4G."),

@@ -12,22 +12,9 @@ from typing import Any, NoReturn
 
 from rich.console import Console as RichConsole
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskProgressColumn, TextColumn
-from rich.text import Text
 
 from .errors import Cancelled, McsrError
 from .progress import Event
-
-
-class _Remaining(ProgressColumn):
-    """The engine's own estimate of the time left."""
-
-    def render(self, task: Task) -> Text:
-        seconds = task.fields.get("remaining_s")
-        if seconds is None or task.finished:
-            return Text("")
-        minutes, rest = divmod(round(seconds), 60)
-        return Text(f"{minutes} min {rest:02d} s left" if minutes else f"{rest} s left", style="cyan")
 
 
 class Console:
@@ -91,8 +78,9 @@ class Console:
                     remaining_s=event.remaining_s and round(event.remaining_s, 1),
                 )
                 return
-            columns = (TextColumn("{task.description:<26}"), BarColumn(), TaskProgressColumn(), _Remaining())
-            with Progress(*columns, console=self._rich, transient=True) as bar:
+            from .cli_progress import new_bar  # which --help has no use for
+
+            with new_bar(self._rich) as bar:
                 task = bar.add_task("Starting", total=1.0, remaining_s=None)
 
                 def show(event: Event) -> None:

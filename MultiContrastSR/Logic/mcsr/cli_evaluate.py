@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .cli_console import Console
+from .cli_options import names_in
 
 if TYPE_CHECKING:
     from .evaluation import Case, Study
@@ -51,7 +52,7 @@ def evaluate(
 
     console = Console()
     with console.exit_on_error():
-        factors = [int(scale) for scale in _names(scales) if scale.isdigit()]
+        factors = [int(scale) for scale in names_in(scales) if scale.isdigit()]
         if not factors or len(factors) != len(scales.split(",")):
             raise InputError(f"--scales {scales} is not a list of numbers; give for example 2,4.")
         lpips = find_lpips("cpu" if device == "auto" else device)
@@ -59,11 +60,11 @@ def evaluate(
             console.warn(lpips)
         study = Study(
             data,
-            _names(models),
+            names_in(models),
             factors,
-            conditions=GROUPS.get(conditions, tuple(_names(conditions))),
+            conditions=GROUPS.get(conditions, tuple(names_in(conditions))),
             split=split,
-            sessions=_names(sessions),
+            sessions=names_in(sessions),
             protocol=protocol_named(protocol) if protocol else None,
             limit_slices=limit_slices,
             settings=Settings(device=device, seed=seed, fallback=fallback),
@@ -103,7 +104,3 @@ def _run(study: Study, console: Console, folder: Path | None, protocol: str) -> 
     if folder:
         write_study(folder, cases, differences, "\n".join([tables, "", *(f"- {note}" for note in notes)]))
     return tables
-
-
-def _names(words: str) -> list[str]:
-    return [name.strip() for name in words.split(",") if name.strip()]

@@ -9,22 +9,24 @@ import typer
 
 from .cli_console import Console
 from .cli_models import entries_named
+from .cli_options import Data, LimitSlices, Models, Scales, Sessions, Split, names_in
 
 if TYPE_CHECKING:
     from .evaluation_trust import Reliability
 
 
 def reliability(
-    data: Annotated[Path, typer.Argument(help="Folder of subjects.")],
-    models: Annotated[str, typer.Option(help="Comma-separated models, or all that have weights.")] = "all",
-    scales: Annotated[str, typer.Option(help="Comma-separated scales.")] = "2,4",
-    split: Annotated[str, typer.Option(help="Which subjects.")] = "val",
-    sessions: Annotated[str, typer.Option(help="Only these sessions, comma-separated.")] = "",
-    limit_slices: Annotated[int, typer.Option(min=0, help="At most so many slices of a pair; 0 for all.")] = 8,
+    data: Data,
+    models: Models = "all",
+    scales: Scales = "2,4",
+    split: Split = "val",
+    sessions: Sessions = "",
+    limit_slices: LimitSlices = 8,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Figure to write (.png).")] = None,
 ) -> None:
     """Compare the expected error of the trust maps with the real one, where the truth is known."""
-    from .evaluation_trust import observe_cases, reliability_of
+    from .evaluation_pairs import PairChoice, measure_pairs
+    from .evaluation_trust import observe_pair, reliability_of
     from .imageio import check_folder_of, check_output_path
     from .job import Settings
     from .trust_calibration import find_calibration
@@ -35,10 +37,9 @@ def reliability(
         if output is not None:
             check_output_path(output, [])
             check_folder_of(output)
-        entries = entries_named(shipped_models(), models, scales)
-        chosen = [name.strip() for name in sessions.split(",") if name.strip()]
+        choice = PairChoice(data, split, names_in(sessions), limit_slices)
         found: dict[str, list[Reliability]] = {}
-        for entry in entries:
+        for entry in entries_named(shipped_models(), models, scales):
             calibration = find_calibration(entry["sha256"])
             if calibration is None:
                 console.warn(f"{entry['id']} was not calibrated and is left out.")
@@ -46,15 +47,7 @@ def reliability(
             console.say(f"{entry['id']} ...")
             settings = Settings(model=entry["architecture"], scale=entry["scale"])
             with console.progress() as progress:
-                cases = observe_cases(
-                    data,
-                    split,
-                    settings,
-                    sessions=chosen,
-                    limit_slices=limit_slices,
-                    progress=progress,
-                    cancelled=console.cancelled,
-                )
+                cases = measure_pairs(observe_pair, choice, settings, progress=progress, cancelled=console.cancelled)
                 found[entry["id"]] = [reliability_of(case, calibration) for case in cases]
         typer.echo(_table(found))
         if output is not None:

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from .degradation import crop_to_multiple, degrade_volume
-from .errors import InputError
-from .geometry import crop_grid
+from .evaluation_pairs import DegradedPair
 from .intensity import foreground, intensity_scale
-from .job import Settings
 from .pipeline import observe
-from .progress import CancelQuery, JobProgress, ProgressCallback, never_cancelled, no_progress
-from .subjects import SubjectPair, find_subject_pairs
+from .progress import JobProgress
 from .trust import expected_error
 from .trust_calibration import Calibration, calibrate
-from .volume import Volume
 
 BINS = 10
 _SEED = 0
@@ -33,13 +27,11 @@ class Observed:
         key: session, target and reference.
         features: (3, N) at voxels of the foreground, see `trust.error_features`.
         errors: (N,) absolute, in the same units: 1 is the target's bright tissue.
-        sha256: of the weights.
     """
 
     key: str
     features: np.ndarray
     errors: np.ndarray
-    sha256: str
 
 
 @dataclass(frozen=True)
@@ -64,59 +56,21 @@ class Reliability:
         return float(self.expected.mean() / self.real.mean())
 
 
-def observe_cases(
-    data: Path,
-    split: str,
-    settings: Settings,
-    *,
-    sessions: Sequence[str] = (),
-    limit_slices: int = 0,
-    progress: ProgressCallback = no_progress,
-    cancelled: CancelQuery = never_cancelled,
-) -> Iterator[Observed]:
-    """Enhance degraded targets with their references where they lie, and look at the errors.
-
-    Args:
-        data: folder of subjects.
-        split: "train", "val" or "test".
-        settings: model, scale, device.
-        sessions: only these.
-        limit_slices: at most so many, the middle ones; 0 for all.
-        progress: receives events.
-        cancelled: asked between steps.
-
-    Raises:
-        InputError: when there is no such session.
-    """
-    pairs = [p for p in find_subject_pairs(data, split) if not sessions or p.path.stem in sessions]
-    if not pairs:
-        raise InputError(f"{data} has no session {', '.join(sessions)} in split '{split}'.")
-    report = JobProgress(progress, cancelled, {pair.key: 1.0 for pair in pairs})
-    for pair in pairs:
-        with report.stage(pair.key):
-            found = _observed(pair, settings, limit_slices, report)
-        yield found
-
-
-def _observed(pair: SubjectPair, settings: Settings, limit_slices: int, report: JobProgress) -> Observed:
-    factors = (1, settings.scale, settings.scale)
-    truth, reference = (_middle(pair.read(contrast), limit_slices) for contrast in (pair.target, pair.reference))
-    truth = crop_to_multiple(truth, factors)[0]
-    target = degrade_volume(truth, factors)
-    settings = replace(settings, plane=pair.plane, registration="none")
+def observe_pair(pair: DegradedPair, report: JobProgress) -> Observed:
+    """Enhance a pair, and look at the errors and at what foretells them. For `measure_pairs`."""
     seen = observe(
-        target,
-        reference,
-        settings,
+        pair.target,
+        pair.reference,
+        pair.settings,
         progress=lambda event: report.update(event.fraction),
         cancelled=report.cancelled,
     )
-    scale = intensity_scale(target.array_kji, target.name)
-    inside = np.flatnonzero(foreground(truth.array_kji))
+    truth, scale = pair.truth.array_kji, intensity_scale(pair.target.array_kji, pair.target.name)
+    inside = np.flatnonzero(foreground(truth))
     if len(inside) > _MOST_VOXELS:
         inside = np.random.default_rng(_SEED).choice(inside, _MOST_VOXELS, replace=False)
-    errors = np.abs(seen.sr - truth.array_kji).reshape(-1)[inside] / scale
-    return Observed(pair.key, seen.features.reshape(len(seen.features), -1)[:, inside], errors, seen.sha256)
+    errors = np.abs(seen.sr - truth).reshape(-1)[inside] / scale
+    return Observed(pair.key, seen.features.reshape(len(seen.features), -1)[:, inside], errors)
 
 
 def calibration_of(cases: Sequence[Observed]) -> Calibration:
@@ -131,14 +85,3 @@ def reliability_of(case: Observed, calibration: Calibration) -> Reliability:
     means = [[100 * float(values[part].mean()) for part in parts] for values in (expected, case.errors)]
     correlation = float(np.corrcoef(expected, case.errors)[0, 1])
     return Reliability(case.key, correlation, np.array(means[0]), np.array(means[1]))
-
-
-def _middle(volume: Volume, limit: int) -> Volume:
-    """At most `limit` slices in the middle."""
-    count = len(volume.array_kji)
-    if not limit or count <= limit:
-        return volume
-    first = (count - limit) // 2
-    columns, rows, _ = volume.grid.shape_ijk
-    grid = crop_grid(volume.grid, (0, 0, first), (columns, rows, limit))
-    return volume.on_grid(volume.array_kji[first : first + limit], grid)

@@ -1,0 +1,191 @@
+"""What a user waits for: the stages of a whole job, the start of the command, a second job with a warm worker."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .bench_machine import use_threads
+from .bench_timing import Check, Timed, in_own_process, in_turn
+from .imageio import read_volume, write_volume
+from .job import Memory, Settings
+from .outputs import write_result
+from .phantom import demo_case
+from .pipeline import enhance, simulate
+from .progress import never_cancelled
+from .worker_arrays import write_array
+from .worker_jobs import read_request, run_job
+from .worker_messages import REQUEST_FILE, ArrayFile, Request
+
+TARGET_FILE, REFERENCE_FILE = "target.nii.gz", "reference.nii.gz"
+NETWORK_STAGE = "Enhancing"
+_START, _READ, _PREPARE, _WRITE = "Starting Python, PyTorch", "Reading", "Loading the model, checks", "Writing"
+
+FIRST, OTHER_SCANS, SAME_SCANS = "first job", "second job, other scans", "second job, same scans, consistency off"
+COMMANDS = {
+    "Python alone": "pass",
+    "import of PyTorch": "import torch",
+    "mcsr --help": "import sys; sys.argv = ['mcsr', '--help']; from mcsr.cli import main; main()",
+}
+"""Code by what it is called; the first two are there to compare with."""
+
+
+@dataclass(frozen=True)
+class JobCost:
+    """A whole job as `mcsr enhance` does it, in a process of its own.
+
+    Args:
+        model: used.
+        shape: of the result, voxels (i, j, k).
+        stages: seconds by stage, in order, of the run with the median of all.
+        totals: seconds of every run, as the process that started it saw it.
+        on_request: seconds of what is made beside the result when it is asked for.
+    """
+
+    model: str
+    shape: tuple[int, int, int]
+    stages: Mapping[str, float]
+    totals: tuple[float, ...]
+    on_request: Mapping[str, float]
+
+    @property
+    def total(self) -> float:
+        """Seconds of the stages."""
+        return sum(self.stages.values())
+
+    @property
+    def outside_network(self) -> float:
+        """Seconds of all stages but the network's."""
+        return self.total - self.stages[NETWORK_STAGE]
+
+
+def write_phantom(folder: Path, size: str) -> None:
+    """The two scans of a job: the phantom's T2 in low resolution, and its T1."""
+    case = demo_case(size=size)
+    low, _ = simulate(case.target_hr, Settings.scale)
+    write_volume(low, folder / TARGET_FILE)
+    write_volume(case.reference, folder / REFERENCE_FILE)
+
+
+def measure_job(
+    folder: Path, settings: Settings, threads: int, rounds: int, check: Check, passed: Callable[[float], None]
+) -> JobCost:
+    """Run the job on the scans of `write_phantom`; settings choose model and device."""
+    runs: list[tuple[float, dict[str, float]]] = []
+    for number in range(rounds):
+        started = time.time()
+        stages, shape = in_own_process(run_whole_job, folder, settings, threads, started, check=check)
+        runs.append((time.time() - started, stages))
+        passed((number + 1) / (rounds + 1))
+    maps = replace(settings, maps="all", trust=True)
+    on_request = in_own_process(draw_on_request, folder, maps, threads, check=check)
+    runs.sort(key=lambda run: sum(run[1].values()))
+    middle = runs[len(runs) // 2][1]
+    return JobCost(settings.model, shape, middle, tuple(total for total, _ in runs), on_request)
+
+
+def run_whole_job(
+    folder: Path, settings: Settings, threads: int, started: float
+) -> tuple[dict[str, float], tuple[int, int, int]]:
+    """Seconds of the stages of one job, from the moment (`time.time`) its process was started; the result's shape."""
+    use_threads(threads)
+    clock, stages = [started], {}
+
+    def ended(stage: str) -> None:
+        now = time.time()
+        stages[stage] = now - clock[0]
+        clock[0] = now
+
+    ended(_START)
+    target, reference = (read_volume(folder / name) for name in (TARGET_FILE, REFERENCE_FILE))
+    ended(_READ)
+    result = enhance(target, reference, settings)
+    ended(_PREPARE)
+    inner = dict(result.provenance["seconds"])
+    stages[_PREPARE] -= sum(inner.values())
+    stages |= inner
+    place = folder / "result"
+    place.mkdir(exist_ok=True)
+    clock[0] = time.time()
+    write_result(result, place)
+    ended(_WRITE)
+    return stages, result.sr.grid.shape_ijk
+
+
+def draw_on_request(folder: Path, settings: Settings, threads: int) -> dict[str, float]:
+    """Seconds of the stages that draw maps and trust maps."""
+    use_threads(threads)
+    target, reference = (read_volume(folder / name) for name in (TARGET_FILE, REFERENCE_FILE))
+    seconds = enhance(target, reference, settings).provenance["seconds"]
+    return {stage: value for stage, value in seconds.items() if stage.startswith("Drawing")}
+
+
+def measure_start(rounds: int, passed: Callable[[float], None]) -> Timed:
+    """Start Python for each of `COMMANDS`, in turn."""
+    logic = str(Path(__file__).resolve().parents[1])
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([logic, os.environ.get("PYTHONPATH", "")])}
+
+    # Out of reach of Ctrl-C, which reaches the whole group and is for this process alone.
+    apart: dict[str, Any] = {
+        "start_new_session": True,
+        "creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
+    }
+
+    def runner(code: str) -> Callable[[], object]:
+        command = [sys.executable, "-c", code]
+        return lambda: subprocess.run(command, env=environment, capture_output=True, check=True, **apart)
+
+    return in_turn({name: runner(code) for name, code in COMMANDS.items()}, rounds, passed)
+
+
+def measure_worker(
+    folder: Path, settings: Settings, threads: int, rounds: int, check: Check, passed: Callable[[float], None]
+) -> Timed:
+    """Let a worker process do three jobs, one after the other, as the panel in Slicer does; a new one each round."""
+    found: dict[str, list[float]] = {name: [] for name in (FIRST, OTHER_SCANS, SAME_SCANS)}
+    chosen = {**asdict(settings), "weights": None}
+    for number in range(rounds):
+        names = [f"job{number}{letter}" for letter in "abc"]
+        for name, factor, consistency in zip(names, (1.0, 0.9, 0.9), (True, True, False), strict=True):
+            hand_in(folder, name, chosen | {"consistency": consistency}, factor)
+        started = time.time()
+        seconds = in_own_process(do_jobs, folder, names, threads, started, check=check)
+        for name, value in zip(found, seconds, strict=True):
+            found[name].append(value)
+        passed((number + 1) / rounds)
+    return Timed({name: tuple(values) for name, values in found.items()})
+
+
+def do_jobs(folder: Path, names: list[str], threads: int, started: float) -> list[float]:
+    """Seconds of each job; those of the first from the moment (`time.time`) its process was started."""
+    use_threads(threads)
+    memory, seconds = Memory(), []
+    for name in names:
+        request = read_request(folder / name)
+        run_job(request, folder / name, memory, lambda event, **fields: None, never_cancelled)
+        seconds.append(time.time() - started)
+        started = time.time()
+    return seconds
+
+
+def hand_in(folder: Path, name: str, settings: dict[str, Any], factor: float) -> None:
+    """A job's folder as the panel writes it; scans that are `factor` times as bright are others to the worker."""
+    place = folder / name
+    place.mkdir()
+    files = []
+    for role, file in (("target", TARGET_FILE), ("reference", REFERENCE_FILE)):
+        volume = read_volume(folder / file)
+        write_array(place / f"{role}.npy", (factor * volume.array_kji).astype(np.float32))
+        matrix = tuple(tuple(float(x) for x in row) for row in volume.ijk_to_ras)
+        files.append(ArrayFile(f"{role}.npy", matrix, role))
+    target, reference = files
+    request = Request(name, "enhance", target, reference, settings=settings)
+    (place / REQUEST_FILE).write_text(request.to_json(), encoding="utf-8")
