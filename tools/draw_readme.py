@@ -36,6 +36,8 @@ HEAD, DETAIL = (slice(20, 368), slice(26, 308)), (slice(100, 184), slice(44, 156
 FIRST_WIDTH = 960
 VIEW_PIXELS, BAR_PIXELS, GAP_PIXELS = 384, 24, 6
 GREYS = 80
+FLAT_AREA = 0.01
+"""Share of a picture from which on a colour, a bar's for one, is kept as it is."""
 WORDS, MARK = "#ececec", "#ffb000"
 _SECONDS = 1800.0
 """The most that a job may take on a slow and busy computer."""
@@ -198,12 +200,14 @@ def _save(image: Image, path: Path) -> Path:
 
     assert image.width <= WIDTH
     pixels = np.asarray(image.convert("RGB"))
-    # Each colour once, however rare: of all pixels most are of the darkest.
-    coloured = np.unique(pixels[np.ptp(pixels, axis=2) > 0] & 0xF8, axis=0)
     palette = np.repeat(np.linspace(0, 255, GREYS).round().astype(np.uint8), 3)
+    coloured, counts = np.unique(pixels[np.ptp(pixels, axis=2) > 0], axis=0, return_counts=True)
     if len(coloured):
-        few = Images.fromarray(coloured[None]).quantize(256 - GREYS, method=Images.Quantize.MEDIANCUT)
-        palette = np.append(palette, np.asarray(few.getpalette(), np.uint8))
+        plain = coloured[counts > FLAT_AREA * image.width * image.height]
+        # Each other colour once, however rare: of all pixels most are of the darkest.
+        others = Images.fromarray(np.unique(coloured & 0xF8, axis=0)[None])
+        few = others.quantize(256 - GREYS - len(plain), method=Images.Quantize.MEDIANCUT)
+        palette = np.concatenate([palette, plain.ravel(), np.asarray(few.getpalette(), np.uint8)])[: 3 * 256]
     holder = Images.new("P", (1, 1))
     holder.putpalette(palette.tobytes())
     with complete_file(path) as temporary:

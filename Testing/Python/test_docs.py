@@ -31,6 +31,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 DOCUMENTS = [*PAGES, *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md"))]
+NETWORKS = ROOT / "MultiContrastSR" / "Logic" / "mcsr" / "networks"
 ADDING = DOCS / "networks" / "adding.md"
 NETWORK_PAGES = ("cd-dpe", "daasr", "dcamsr", "diffmsr", "hftn-sr")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -126,6 +127,20 @@ def test_a_network_s_page_names_its_maps_and_no_others(name: str) -> None:
     assert asked
     for names in asked:
         assert [view.name for view in choose_views(network, names)] == names.split(",")
+
+
+@pytest.mark.parametrize("name", NETWORK_PAGES)
+def test_a_network_s_page_says_which_code_is_which_part_of_the_paper(name: str) -> None:
+    page = (DOCS / "networks" / f"{name}.md").read_text(encoding="utf-8")
+    section = page.partition("\n## Exact to what?\n")[2].partition("\n## ")[0]
+    named = set(re.findall(r"`([\w/.]+)`", section)) - {"token_layout", "input_convention"}
+    files = {word for word in named if word.endswith(".py")}
+    folders = (NETWORKS, NETWORKS.parent, ROOT)
+    assert not [file for file in files if not any((folder / file).is_file() for folder in folders)]
+    code = "".join(file.read_text(encoding="utf-8") for file in NETWORKS.glob("*.py"))
+    classes = named - files - {"networks/"}
+    assert classes
+    assert not [word for word in classes if not re.search(rf"^class {word}\b", code, re.MULTILINE)]
 
 
 @pytest.fixture

@@ -57,12 +57,20 @@ def test_extension_metadata() -> None:
         assert f'"${{CMAKE_CURRENT_SOURCE_DIR}}/{name}"' in text("CMakeLists.txt")
 
 
-def test_icon_url_names_the_icon() -> None:
-    raw, path = cmake_metadata()["iconurl"].split("/main/")
+def picture_at(url: str) -> tuple[int, int]:
+    """Width and height of the PNG file of the repository that an address names."""
+    raw, path = url.split("/main/")
     assert raw == REPOSITORY.replace("github.com", "raw.githubusercontent.com")
     header = (ROOT / path).read_bytes()[:24]
     assert header[:8] == b"\x89PNG\r\n\x1a\n"
-    assert (int.from_bytes(header[16:20], "big"), int.from_bytes(header[20:24], "big")) == (128, 128)
+    return int.from_bytes(header[16:20], "big"), int.from_bytes(header[20:24], "big")
+
+
+def test_icon_and_pictures_are_files_of_the_repository() -> None:
+    assert picture_at(cmake_metadata()["iconurl"]) == (128, 128)
+    pictures = cmake_metadata()["screenshoturls"].split()
+    assert pictures
+    assert all(min(picture_at(url)) >= 400 for url in pictures)
 
 
 def test_s4ext_says_what_cmake_says() -> None:
@@ -94,7 +102,7 @@ def test_index_would_accept_the_names() -> None:
     assert f"{name}.json" in os.listdir(ROOT)
     assert not name.startswith("Slicer")
     assert described["scmurl"].rpartition("/")[2] == f"Slicer{name}"
-    for key in ("scmurl", "homepage", "iconurl"):
+    for key in ("scmurl", "homepage", "iconurl", "screenshoturls"):
         assert described[key].startswith("https://")
 
 

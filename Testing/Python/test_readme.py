@@ -350,6 +350,19 @@ def test_the_line_for_slicer_fits_the_module__it_needs_slicer() -> None:
 # --- Words
 
 
+def test_lesions_leak_as_the_page_on_trust_says() -> None:
+    """Figures and sentences."""
+    page = text("docs/trust.md").partition("\n## Lesions\n")[2].partition("\n## ")[0]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if line[:1] == "|"]
+    measured = {weights: [kept, leaked] for weights, kept, leaked, _ in rows[2:]}
+    shown = {weights: cells for weights, *cells in table_below("A small lesion stays faint")}
+    assert shown == {weights: cells for weights, cells in measured.items() if weights[-2:] in ("x2", "x4")}
+    small = [leaked.partition(",")[0].split("/") for name, (_, leaked) in shown.items() if name.endswith("-s x4")]
+    means, worst = ([float(found[n]) for found in small] for n in (0, 1))
+    assert f"leaves {min(means):.0f} to {max(means):.0f} % of its" in README
+    assert f"and {max(worst):.0f} % at worst" in README
+
+
 def test_the_citation_file_names_the_papers_of_the_page() -> None:
     """Title and year, and the arXiv number where there is one."""
     papers = dict(table_below("## Citing"))

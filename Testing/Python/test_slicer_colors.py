@@ -96,4 +96,5 @@ def test_legend_follows_the_range_and_wraps_its_title(scene) -> None:
     (legend,) = slicer.util.getNodesByClass("vtkMRMLColorLegendDisplayNode")
     assert legend.GetTitleText() == "Common part of\nthe target\n(scaled\nintensity)"
     assert legend.GetLabelFormat() == "%.2f"
+    assert legend.GetSize()[0] == pytest.approx(5 * 0.014), "-0.30 has five letters"
     assert (node.GetDisplayNode().GetWindowLevelMin(), node.GetDisplayNode().GetWindowLevelMax()) == (-0.3, 0.3)

@@ -287,6 +287,11 @@ def test_only_the_chosen_map_has_a_legend(case: Case) -> None:
     assert last.GetTitleText() == "Spread\n(entropy)"
     with_map = case.view(MAP_VIEW).picture()
     assert np.ptp(with_map.astype(int), axis=2).max() > 50 > np.ptp(plain.astype(int), axis=2)[:100].max()
+    last.SetVisibility(False)
+    rows, columns = np.nonzero((case.view(MAP_VIEW).picture() != with_map).any(axis=2))
+    height, width = with_map.shape[:2]
+    assert rows.max() < height / 2, "the legend stays in the upper right corner"
+    assert columns.min() > 0.7 * width
 
 
 def test_blink_shows_input_and_result_by_turns(case: Case) -> None:

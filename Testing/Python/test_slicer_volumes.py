@@ -74,15 +74,6 @@ def test_nested_transforms_are_all_counted(scene: slicer.vtkMRMLScene) -> None:
     assert volumes.ijkToWorld(node) == pytest.approx(TURN @ TURN, abs=1e-9)
 
 
-def test_same_geometry_looks_at_the_world(scene: slicer.vtkMRMLScene) -> None:
-    a, b = (new_volume(scene, counting(), np.eye(4), name) for name in "ab")
-    assert volumes.sameGeometry(a, b)
-    put_under(b, TURN)
-    assert not volumes.sameGeometry(a, b)
-    volumes.setVolume(a, counting(), TURN)
-    assert volumes.sameGeometry(a, b)
-
-
 @pytest.mark.parametrize(
     ("given", "stored"),
     [

@@ -32,6 +32,9 @@ _SMALL_PART = 1 / 3
 _MOST_VALUES = 500_000
 _MOST_LABELS = 256
 _LEGEND_LINE, _LEGEND_LABELS = 16, 5
+# Fractions of a view. Slicer draws all text of a legend as large as the labels fit beside the bar, whatever font size
+# it is asked for, and lets the title grow upwards from the bar. A width by the longest label keeps both off the image.
+_LEGEND_WIDTH_PER_LETTER, _LEGEND_HEIGHT, _LEGEND_POSITION = 0.014, 0.33, (0.98, 0.77)
 
 
 def normalColours(colours: str) -> str:
@@ -107,17 +110,18 @@ def applyColours(
 
 
 def showLegend(node: slicer.vtkMRMLScalarVolumeNode, title: str, unit: str = "") -> None:
-    """A slim colour legend at the right border of the views that show the volume, made once and updated."""
+    """A slim colour legend in the upper right corner of the views that show the volume, made once and updated."""
     legend = slicer.vtkSlicerColorLogic.AddDefaultColorLegendDisplayNode(node)
     display = node.GetDisplayNode()
-    # The legend's text grows with its lines: short ones keep it off the image.
+    ends = display.GetWindowLevelMin(), display.GetWindowLevelMax()
+    labelFormat = _labelFormat(*ends)
     lines = textwrap.wrap(title, _LEGEND_LINE) + (textwrap.wrap(f"({unit})", _LEGEND_LINE) if unit else [])
     with slicer.util.NodeModify(legend):
         legend.SetTitleText("\n".join(lines))
-        legend.SetSize(0.1, 0.42)
-        legend.SetPosition(0.97, 0.5)
+        legend.SetSize(_LEGEND_WIDTH_PER_LETTER * max(len(labelFormat % end) for end in ends), _LEGEND_HEIGHT)
+        legend.SetPosition(*_LEGEND_POSITION)
         legend.SetNumberOfLabels(_LEGEND_LABELS)
-        legend.SetLabelFormat(_labelFormat(display.GetWindowLevelMin(), display.GetWindowLevelMax()))
+        legend.SetLabelFormat(labelFormat)
         legend.SetVisibility(True)
         for text in (legend.GetTitleTextProperty(), legend.GetLabelTextProperty()):
             text.SetFontFamilyToArial()

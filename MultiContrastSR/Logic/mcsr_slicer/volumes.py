@@ -11,7 +11,7 @@ import slicer
 import slicer.util
 import vtk
 from mcsr.errors import InputError
-from mcsr.geometry import Grid, same_space
+from mcsr.geometry import Grid
 from slicer.i18n import tr as _
 
 from .job_folder import VolumeData
@@ -58,11 +58,6 @@ def parentToWorld(node: slicer.vtkMRMLTransformableNode) -> np.ndarray:
 def worldGrid(node: slicer.vtkMRMLVolumeNode) -> Grid:
     """The node's voxels in the world."""
     return Grid(tuple(node.GetImageData().GetDimensions()), ijkToWorld(node))
-
-
-def sameGeometry(a: slicer.vtkMRMLVolumeNode, b: slicer.vtkMRMLVolumeNode, toleranceMm: float = 1e-3) -> bool:
-    """Whether two volumes have the same voxels at the same places of the world."""
-    return same_space(worldGrid(a), worldGrid(b), toleranceMm)
 
 
 def setVolume(node: slicer.vtkMRMLScalarVolumeNode, array: np.ndarray, ijkToRAS: np.ndarray) -> None:
