@@ -148,7 +148,7 @@ def test_tiles_for_the_sake_of_memory_are_said(untrained_x2: Path, monkeypatch: 
     truth, reference = pair()
     settings = Settings(scale=2, weights=untrained_x2, registration="none")
 
-    def in_tiles(*given: Any, budget: int) -> Plan:
+    def in_tiles(*given: Any, budget: int, maps: bool) -> Plan:
         assert budget > 0
         return dataclasses.replace(make_plan(*given), tile=48)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import weakref
 from typing import Any
 
@@ -36,7 +37,7 @@ def slice_bytes(network: Network, pixels: int, *, plain: bool = False) -> int:
         pixels: of the slice.
         plain: of the plain network, which gives maps, instead of its fast path.
     """
-    return FIXED_BYTES + int(pixels * _bytes_per_pixel(network, plain))
+    return FIXED_BYTES + math.ceil(pixels * _bytes_per_pixel(network, plain))
 
 
 def pixels_within(network: Network, budget: int, *, plain: bool = False) -> int:

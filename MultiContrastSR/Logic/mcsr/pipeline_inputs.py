@@ -186,7 +186,8 @@ def plan_of(job: Job) -> Plan:
             "of the volume."
         )
     conventions, budget = Conventions.of(job.card), left - left // _RESERVE
-    return make_plan(job.network, canvas_of(job), settings.device, settings.precision, conventions, budget=budget)
+    canvas, maps = canvas_of(job), bool(job.views)
+    return make_plan(job.network, canvas, settings.device, settings.precision, conventions, budget=budget, maps=maps)
 
 
 def declared_bytes(job: Job) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, groupby
 from pathlib import Path
@@ -181,14 +181,24 @@ class TrainingSamples:
 
 
 class _Steps(Dataset):
-    """What one process trains on, by step, for worker processes."""
+    """What one process trains on, by step, for worker processes.
+
+    Arrays, not tensors: those would go from process to process through a socket in a temporary folder, which a killed
+    training leaves behind.
+    """
 
     def __init__(self, samples: TrainingSamples, phase: Phase, parts: int, mine: Sequence[int]) -> None:
         self.samples, self.phase = samples, phase
         self.numbers = [range(part, phase.batch, parts) for part in mine]
 
-    def __getitem__(self, step: int) -> list[Batch]:
-        return [self.samples.batch(step, self.phase, numbers) for numbers in self.numbers]
+    def __getitem__(self, step: int) -> list[list[np.ndarray]]:
+        parts = [self.samples.batch(step, self.phase, numbers) for numbers in self.numbers]
+        return [[tensor.numpy() for tensor in batch] for batch in parts]
+
+
+def _as_arrays(parts: list[list[np.ndarray]]) -> list[list[np.ndarray]]:
+    """For the loader, which would otherwise turn arrays into tensors in the worker."""
+    return parts
 
 
 def batches(
@@ -220,8 +230,12 @@ def batches(
         raise InputError(f"A batch of {phase.batch} cannot be divided into {parts} equal parts; change one of the two.")
     steps = _Steps(samples, phase, parts, mine)
     if workers == 0:
-        return (steps[step] for step in count(first_step))
-    return iter(DataLoader(steps, batch_size=None, sampler=count(first_step), num_workers=workers))
+        prepared: Iterable[list[list[np.ndarray]]] = (steps[step] for step in count(first_step))
+    else:
+        prepared = DataLoader(
+            steps, batch_size=None, sampler=count(first_step), num_workers=workers, collate_fn=_as_arrays
+        )
+    return ([Batch(*map(torch.from_numpy, arrays)) for arrays in parts] for parts in prepared)
 
 
 def _measured(
