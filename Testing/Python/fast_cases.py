@@ -49,3 +49,24 @@ def assert_same_slices(network: Network, target: Tensor, reference: Tensor | Non
         if reference.shape[-2:] == output.sr.shape[-2:]:
             assert torch.equal(fast(target, fast.encode_reference(reference)).sr, output.sr)
     return output
+
+
+@torch.no_grad()
+def assert_same_on_the_fine_grid(plain: Network, target: Tensor, reference: Tensor, spread: float, atol: float) -> None:
+    """For networks that upsample first: any reference, its encoding twice, none, and a target that is fine already.
+
+    Args:
+        plain: with weights that let the result differ by `spread` (standard deviation) at least.
+        target: see `random_slices`, as `reference`.
+        reference: see there.
+        spread: see above.
+        atol: largest difference.
+    """
+    fast = fast_path(plain)
+    encoded = fast.encode_reference(reference)
+    for given, like in ((reference, reference), (encoded, reference), (encoded, reference), (None, None)):
+        found, expected = fast(target, given).sr, plain(target, like).sr
+        assert expected.std() > spread, "there is something to differ"
+        torch.testing.assert_close(found, expected, rtol=0, atol=atol)
+    fine = torch.rand_like(reference)
+    torch.testing.assert_close(fast(fine, encoded).sr, plain(fine, reference).sr, rtol=0, atol=atol)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from fast_cases import assert_same_on_the_fine_grid, random_slices
 from golden import fill
 from mcsr.fast import _convolution, fast_path
 from mcsr.fast._dictionaries import Adjoint, FastOffsetNetwork, RectifiedProximal, Synthesis
@@ -16,7 +17,6 @@ from mcsr.networks.cd_dpe import CDDPE
 from mcsr.networks.dictionaries import Codes, Dictionary, Proximal
 from mcsr.networks.displacement import OffsetNetwork
 from test_cd_dpe import _golden_value
-from torch import Tensor
 
 PUBLISHED = {"channels": (32, 48, 64), "prox_blocks": (2, 1, 1), "size": 32}
 """The published network, narrower for the sake of time; its parts are tried at full width."""
@@ -32,7 +32,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def filled(case: str, scale: int = 2) -> CDDPE:
-    """By the spec's golden rule, with three different step sizes and thresholds."""
+    """By the golden rule, with three different step sizes and thresholds."""
     name, config = CASES[case]
     network = create_network(name, scale=scale, **config).eval()
     assert isinstance(network, CDDPE)
@@ -45,32 +45,19 @@ def filled(case: str, scale: int = 2) -> CDDPE:
     return network
 
 
-def slices(height: int, width: int, batch: int = 1, scale: int = 2) -> tuple[Tensor, Tensor]:
-    torch.manual_seed(0)
-    return torch.rand(batch, 1, height // scale, width // scale), torch.rand(batch, 1, height, width)
-
-
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize(("height", "width", "batch"), [(32, 32, 1), (26, 38, 3)])
 @torch.no_grad()
 def test_equals_the_plain_network(case: str, height: int, width: int, batch: int) -> None:
-    plain = filled(case)
-    fast = fast_path(plain)
-    target, reference = slices(height, width, batch)
-    encoded = fast.encode_reference(reference)
-    for given, like in ((reference, reference), (encoded, reference), (encoded, reference), (None, None)):
-        found, expected = fast(target, given).sr, plain(target, like).sr
-        assert expected.std() > 5e-3, "there is something to differ"
-        torch.testing.assert_close(found, expected, rtol=0, atol=2e-6)
-    on_fine_grid = torch.rand_like(reference)
-    torch.testing.assert_close(fast(on_fine_grid, encoded).sr, plain(on_fine_grid, reference).sr, rtol=0, atol=2e-6)
+    slices = random_slices(height // 2, width // 2, 2, batch)
+    assert_same_on_the_fine_grid(filled(case), *slices, spread=5e-3, atol=2e-6)
 
 
 @pytest.mark.parametrize("case", ["published", "slim"])
 @torch.no_grad()
 def test_equals_it_without_the_fused_operators(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_convolution, "has_fused", lambda dtype: False)
-    plain, inputs = filled(case), slices(32, 32)
+    plain, inputs = filled(case), random_slices(16, 16, 2)
     torch.testing.assert_close(fast_path(plain)(*inputs).sr, plain(*inputs).sr, rtol=0, atol=2e-6)
 
 
@@ -80,7 +67,7 @@ def test_decoupled_maps_are_those_of_the_plain_network(case: str) -> None:
     plain = filled(case)
     fast = fast_path(plain)
     assert isinstance(fast, FastCDDPE)
-    target, reference = slices(32, 32, scale=1)
+    target, reference = random_slices(32, 32, 1)
     found = fast.decoupling(target, fast.encode_reference(reference))
     expected = plain.decoupling(target, plain.encode_reference(reference), capture=False).images
     for name, image in found._asdict().items():
@@ -90,7 +77,7 @@ def test_decoupled_maps_are_those_of_the_plain_network(case: str) -> None:
 
 @torch.no_grad()
 def test_half_precision_is_near_and_keeps_its_image_exact() -> None:
-    plain, inputs = filled("slim"), slices(32, 32)
+    plain, inputs = filled("slim"), random_slices(16, 16, 2)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         half = fast_path(plain)(*inputs).sr
     assert half.dtype == torch.float32

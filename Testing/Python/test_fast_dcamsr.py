@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from fast_cases import assert_same_on_the_fine_grid, random_slices
 from golden import fill
 from mcsr.fast import _convolution, fast_path
 from mcsr.fast._layers import channels_last
@@ -13,7 +14,6 @@ from mcsr.fast.dcamsr import FastDCAT, FastModulation
 from mcsr.networks import create_network
 from mcsr.networks.dcamsr import DCAMSR
 from test_dcamsr import _golden_value
-from torch import Tensor
 
 BLOCKS = {"encoder_blocks": (2, 1, 1), "bottom_blocks": (1, 1, 1), "fusion_blocks": (2, 1, 1)}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -25,7 +25,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def filled(case: str) -> DCAMSR:
-    """By the spec's golden rule, with sharp attention and a modulation that counts."""
+    """By the golden rule, with sharp attention and a modulation that counts."""
     name, config = CASES[case]
     network = create_network(name, scale=2, **config).eval()
     assert isinstance(network, DCAMSR)
@@ -38,32 +38,19 @@ def filled(case: str) -> DCAMSR:
     return network
 
 
-def slices(height: int, width: int, batch: int = 1, scale: int = 2) -> tuple[Tensor, Tensor]:
-    torch.manual_seed(0)
-    return torch.rand(batch, 1, height // scale, width // scale), torch.rand(batch, 1, height, width)
-
-
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize(("height", "width", "batch"), [(64, 64, 1), (46, 60, 2)])
 @torch.no_grad()
 def test_equals_the_plain_network(case: str, height: int, width: int, batch: int) -> None:
-    plain = filled(case)
-    fast = fast_path(plain)
-    target, reference = slices(height, width, batch)
-    encoded = fast.encode_reference(reference)
-    for given, like in ((reference, reference), (encoded, reference), (encoded, reference), (None, None)):
-        found, expected = fast(target, given).sr, plain(target, like).sr
-        assert expected.std() > 0.1, "there is something to differ"
-        torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
-    on_fine_grid = torch.rand_like(reference)
-    torch.testing.assert_close(fast(on_fine_grid, encoded).sr, plain(on_fine_grid, reference).sr, rtol=0, atol=1e-5)
+    slices = random_slices(height // 2, width // 2, 2, batch)
+    assert_same_on_the_fine_grid(filled(case), *slices, spread=0.1, atol=1e-5)
 
 
 @pytest.mark.parametrize("case", ["published", "slim"])
 @torch.no_grad()
 def test_equals_it_without_the_fused_operators(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_convolution, "has_fused", lambda dtype: False)
-    plain, inputs = filled(case), slices(48, 64)
+    plain, inputs = filled(case), random_slices(24, 32, 2)
     torch.testing.assert_close(fast_path(plain)(*inputs).sr, plain(*inputs).sr, rtol=0, atol=1e-5)
 
 
@@ -87,7 +74,7 @@ def test_transformers_and_modulation(case: str) -> None:
 
 @torch.no_grad()
 def test_half_precision_is_near_and_keeps_its_image_exact() -> None:
-    plain, inputs = filled("slim"), slices(64, 64)
+    plain, inputs = filled("slim"), random_slices(32, 32, 2)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         half = fast_path(plain)(*inputs).sr
     assert half.dtype == torch.float32

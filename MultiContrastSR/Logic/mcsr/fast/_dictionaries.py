@@ -1,4 +1,4 @@
-"""The dictionaries and proximal operators of CD-DPE in fewer passes over memory (spec sections 2.1 to 2.5 and 8)."""
+"""The dictionaries and proximal operators of CD-DPE in fewer passes over memory."""
 
 from __future__ import annotations
 

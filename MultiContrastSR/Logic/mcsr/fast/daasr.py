@@ -1,4 +1,4 @@
-"""DAASR, the same slices sooner (spec section 8): see `FastDAASR`."""
+"""DAASR, the same slices sooner: see `FastDAASR`."""
 
 from __future__ import annotations
 

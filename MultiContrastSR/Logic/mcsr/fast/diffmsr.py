@@ -1,4 +1,4 @@
-"""DiffMSR, the same slices sooner (spec section 8): see `FastDiffMSR`."""
+"""DiffMSR, the same slices sooner: see `FastDiffMSR`."""
 
 from __future__ import annotations
 

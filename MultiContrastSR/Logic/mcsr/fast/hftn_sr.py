@@ -1,4 +1,4 @@
-"""HFTN-SR, the same slices sooner (spec section 8): see `FastHFTNSR`."""
+"""HFTN-SR, the same slices sooner: see `FastHFTNSR`."""
 
 from __future__ import annotations
 
