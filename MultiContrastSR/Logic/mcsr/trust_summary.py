@@ -49,7 +49,8 @@ def summarise(found: Findings) -> list[str]:
             f"tissue; {np.nanmean(found.expected_error):.1f} % over all)"
         )
     if found.warnings:
-        doubts.append(f"the {len(found.warnings)} warning{'s' if len(found.warnings) > 1 else ''} of this job")
+        count = len(found.warnings)
+        doubts.append("the warning of this job" if count == 1 else f"the {count} warnings of this job")
     return [
         f"Checks passed: {'; '.join(passed)}." if passed else "Checks passed: none.",
         f"Look closely at {'; '.join(doubts)}." if doubts else "Nothing else stood out, which these checks may miss.",
