@@ -57,7 +57,7 @@ print(held("VmHWM") - before)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the peak of a process")
-def test_a_slice_of_512_is_matched_in_bounded_memory() -> None:
+def test_a_slice_of_512_is_matched_in_bounded_memory__only_linux_tells_the_peak() -> None:
     """16384 patches, as many as DAASR and HFTN-SR have there: the full matrix alone would take 1024 MiB."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     command = [sys.executable, "-c", PEAK_OF_A_SLICE_OF_512]

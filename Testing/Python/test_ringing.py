@@ -18,8 +18,9 @@ ENTRIES = {entry["id"]: entry for entry in shipped_models()}
 QUICK = ("dcamsr-s-x2", "hftn-sr-s-x4")
 # As fractions of what sinc shows on the same image.
 MOST_RINGING = 1.0
-# Of a single peak, which some networks raise by themselves, without data consistency too: daasr-s-x4 to 1.57.
-MOST_OVERSHOOT = 1.65
+# Of a single peak, which some networks raise by themselves, without data consistency too.
+MOST_OVERSHOOT = 1.35
+HIGHER_PEAK = {"daasr-s-x4": 1.65}
 
 
 def ringing(result: np.ndarray, truth: np.ndarray, scale: int) -> float:
@@ -92,7 +93,7 @@ def test_no_more_ringing_than_sinc_beside_plateaus(name: str) -> None:
     sinc, result, original = _sinc(truth, scale), _enhanced(name, truth, reference), truth.array_kji
     assert ringing(sinc, original, scale) > 0.005 * original.max(), "sinc must ring for this to show anything"
     assert ringing(result, original, scale) <= MOST_RINGING * ringing(sinc, original, scale)
-    assert overshoot(result, original) <= MOST_OVERSHOOT * overshoot(sinc, original)
+    assert overshoot(result, original) <= HIGHER_PEAK.get(name, MOST_OVERSHOOT) * overshoot(sinc, original)
 
 
 @pytest.mark.parametrize("name", WEIGHTS)

@@ -80,4 +80,4 @@ def test_shipped_weights_are_as_good_as_they_say(name: str, real_data: Path) -> 
     for case in cases:
         claimed = figures[f"{case.session} {case.target}<-{case.reference}"]
         assert case.run(model, "true").mean("psnr") == pytest.approx(claimed["psnr"], abs=0.05)
-        assert case.run(model, "true").mean("ssim") == pytest.approx(claimed["ssim"], abs=0.004)
+        assert -0.002 <= case.run(model, "true").mean("ssim") - claimed["ssim"] <= 0.004

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -68,6 +69,24 @@ class FastPath(Network):
     def point_maps(self, maps: Mapping[str, Tensor], row: int, column: int) -> dict[str, Tensor]:
         """See `Network.point_maps`."""
         return self.plain.point_maps(maps, row, column)
+
+
+class ChangedCopy(FastPath):
+    """A fast path that is a copy of the plain network, `network`, in which the subclass exchanges modules."""
+
+    def __init__(self, plain: Network) -> None:
+        super().__init__(plain)
+        self.network = copy.deepcopy(plain)
+
+    @torch.no_grad()
+    def encode_reference(self, reference: Tensor) -> Any:
+        """See `Network.encode_reference`."""
+        return self.network.encode_reference(reference)
+
+    @torch.no_grad()
+    def fast_forward(self, target_lr: Tensor, reference: Any, generator: Generators) -> SROutput:
+        """See `FastPath.fast_forward`."""
+        return SROutput(self.network(target_lr, reference, generator=generator).sr)
 
 
 _PATHS: dict[type[Network], type[FastPath]] = {}

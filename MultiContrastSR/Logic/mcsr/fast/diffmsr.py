@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..networks import Generators, SROutput
 from ..networks.diffmsr import DiffMSR
 from ..networks.plwformer import (
-    EncodedReference,
     GatedFeedForward,
     PermutedAttention,
     PriorGuidedBlock,
@@ -20,11 +16,11 @@ from ..networks.plwformer import (
     to_windows,
 )
 from ._layers import ConvolutionToFew, channels_last, exchange
-from ._path import FastPath, accelerates
+from ._path import ChangedCopy, accelerates
 
 
 @accelerates(DiffMSR)
-class FastDiffMSR(FastPath):
+class FastDiffMSR(ChangedCopy):
     """A copy of the network, channels last, with a few modules exchanged.
 
     Tables of relative positions are expanded once; the last upsampling gives what the output convolution would make of
@@ -32,9 +28,10 @@ class FastDiffMSR(FastPath):
     the plain ones.
     """
 
+    network: DiffMSR
+
     def __init__(self, plain: DiffMSR) -> None:
         super().__init__(plain)
-        self.network = copy.deepcopy(plain)
         decoder = self.network.G
         upsampler, out = decoder.tail
         *first, last, shuffle = upsampler.children()
@@ -48,18 +45,6 @@ class FastDiffMSR(FastPath):
         for module in self.network.condition.modules():
             if isinstance(module, nn.LeakyReLU):
                 module.inplace = True
-
-    @torch.no_grad()
-    def encode_reference(self, reference: Tensor) -> EncodedReference:
-        """See `DiffMSR.encode_reference`."""
-        return self.network.encode_reference(reference)
-
-    @torch.no_grad()
-    def fast_forward(
-        self, target_lr: Tensor, reference: Tensor | EncodedReference | None, generator: Generators
-    ) -> SROutput:
-        """See `FastPath.fast_forward`."""
-        return SROutput(self.network(target_lr, reference, generator=generator).sr)
 
 
 class Block(nn.Module):
