@@ -50,7 +50,7 @@ def everything() -> Findings:
     training = {PLAIN_LOOP: (4.0,), way("32-true"): (3.0,), way("bf16-mixed"): (2.0,), LOADING: (0.5,)}
     return findings(
         start=Timed({"Python alone": (0.02,), "mcsr --help": (0.3,)}),
-        job=JobCost("dcamsr-s", (160, 192, 6), stages, (10.5, 9.5), {"Drawing maps": 5.0}),
+        job=JobCost("dcamsr-s", "the brain phantom", (160, 192, 6), stages, (10.5, 9.5), {"Drawing maps": 5.0}),
         worker=Timed({FIRST: (10.0, 12.0), "second job, same scans": (1.0, 2.0)}),
         canvas=[CanvasGain("box", (256, 256), (128, 256), Timed({WHOLE: (2.0,), ON_CANVAS: (1.0,)}))],
         training=TrainingCost("a recipe", "bf16-mixed", 4, Timed(training | {way("bf16-mixed", 2): (1.6,)})),

@@ -23,16 +23,18 @@ from mcsr.bench_jobs import (
     draw_on_request,
     hand_in,
     run_whole_job,
+    write_scans,
 )
 from mcsr.bench_machine import CONV, MATMUL, Peaks, machine_facts, measure_peaks, probes_for
 from mcsr.bench_networks import PLAIN, NetworkCost, make_scene, measure_network, work_of
 from mcsr.bench_timing import Timed, in_own_process, in_turn
 from mcsr.bench_training import LOADING, PLAIN_LOOP, PhantomSession, TrainingCost, measure_training, way
 from mcsr.errors import Cancelled, McsrError
-from mcsr.imageio import write_volume
+from mcsr.imageio import read_volume, write_volume
 from mcsr.job import Settings
 from mcsr.networks import create_network
 from mcsr.networks.cost import gmac, parameter_count
+from mcsr.phantom import DEMO_MOTION
 from mcsr.pipeline import simulate
 from mcsr.subjects import find_subject_pairs
 from mcsr.subjects_hdf5 import write_subject_file
@@ -183,11 +185,23 @@ def test_the_stages_sum_up_to_the_job(scans: Path) -> None:
     assert min(stages.values()) >= 0
     assert {"Registering", "Resampling the reference", NETWORK_STAGE, "Checking consistency"} < set(stages)
     assert (scans / "result" / "sr.nii.gz").is_file()
-    job = JobCost("sinc", shape, stages, (), {})
+    job = JobCost("sinc", "the phantom", shape, stages, (), {})
     assert job.total - job.outside_network == pytest.approx(stages[NETWORK_STAGE])
     assert set(draw_on_request(scans, Settings(model="hftn-sr-s", maps="all", registration="none"), 1)) == {
         "Drawing maps"
     }
+
+
+def test_scans_of_a_job_are_those_of_the_data_the_reference_moved(tmp_path: Path) -> None:
+    write_subject(tmp_path, "b1", "val", "bert", all_native=True)
+    pair = find_subject_pairs(tmp_path, "val")[0]
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    assert write_scans(folder, "small", tmp_path) == "b1, T2 with T1"
+    low, reference = (read_volume(folder / name) for name in (TARGET_FILE, REFERENCE_FILE))
+    rows, columns = pair.read("T2").array_kji.shape[1:]
+    assert low.array_kji.shape[1:] == (rows // 4, columns // 4)
+    assert np.allclose(reference.ijk_to_ras, DEMO_MOTION @ pair.read("T1").ijk_to_ras, atol=1e-4)
 
 
 def test_a_worker_is_given_other_scans_and_then_the_same(scans: Path) -> None:

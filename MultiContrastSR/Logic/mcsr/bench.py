@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from .bench_canvas import CanvasGain, measure_canvas, volumes_of
-from .bench_jobs import JobCost, measure_job, measure_start, measure_worker, write_phantom
+from .bench_jobs import JobCost, measure_job, measure_start, measure_worker, write_scans
 from .bench_machine import CONV, Peaks, Probe, is_busy, machine_facts, measure_peaks, probes_for, use_threads
 from .bench_networks import (
     SCALE,
@@ -61,7 +61,7 @@ class Options:
         rounds: how often each thing is measured.
         quick: slim networks, smaller slices, few rounds.
         device: of `inference.DEVICES`.
-        data: folder of subjects whose validation volumes the canvas is measured on; None: the phantom.
+        data: folder of subjects whose validation volumes canvas and whole jobs are measured on; None: the phantom.
     """
 
     models: Sequence[str] = ()
@@ -201,8 +201,8 @@ class Bench:
         with report.stage(_START):
             findings.start = measure_start(self.options.short_rounds, report.update)
         with report.stage(_JOB):
-            write_phantom(folder, self.options.phantom)
-            findings.job = measure_job(folder, settings, threads, self.options.long_rounds, check, report.update)
+            scans = write_scans(folder, self.options.phantom, self.options.data)
+            findings.job = measure_job(folder, scans, settings, threads, self.options.long_rounds, check, report.update)
         with report.stage(_WORKER):
             findings.worker = measure_worker(folder, settings, threads, self.options.long_rounds, check, report.update)
 

@@ -18,9 +18,10 @@ from .bench_timing import Check, Timed, in_own_process, in_turn
 from .imageio import read_volume, write_volume
 from .job import Memory, Settings
 from .outputs import write_result
-from .phantom import demo_case
+from .phantom import DEMO_MOTION, demo_case
 from .pipeline import enhance, simulate
 from .progress import never_cancelled
+from .subjects import find_subject_pairs
 from .worker_arrays import write_array
 from .worker_jobs import read_request, run_job
 from .worker_messages import REQUEST_FILE, ArrayFile, Request
@@ -44,6 +45,7 @@ class JobCost:
 
     Args:
         model: used.
+        scans: what they are.
         shape: of the result, voxels (i, j, k).
         stages: seconds by stage, in order, of the run with the median of all.
         totals: seconds of every run, as the process that started it saw it.
@@ -51,6 +53,7 @@ class JobCost:
     """
 
     model: str
+    scans: str
     shape: tuple[int, int, int]
     stages: Mapping[str, float]
     totals: tuple[float, ...]
@@ -67,18 +70,38 @@ class JobCost:
         return self.total - self.stages[NETWORK_STAGE]
 
 
-def write_phantom(folder: Path, size: str) -> None:
-    """The two scans of a job: the phantom's T2 in low resolution, and its T1."""
-    case = demo_case(size=size)
-    low, _ = simulate(case.target_hr, Settings.scale)
+def write_scans(folder: Path, size: str, data: Path | None = None) -> str:
+    """Write the two scans of a job, the target in low resolution, and say what they are.
+
+    Args:
+        folder: to write to.
+        size: of the phantom, see `demo_case`.
+        data: folder of subjects, whose first validation pair is taken in place of the phantom. Pairs lie on one grid;
+            the reference is moved as the phantom's head is, so that there is something to register.
+    """
+    if data is None:
+        case = demo_case(size=size)
+        target, reference, name = case.target_hr, case.reference, "the brain phantom"
+    else:
+        pair = find_subject_pairs(data, "val")[0]
+        target, reference = pair.read(pair.target), pair.read(pair.reference).moved(DEMO_MOTION)
+        name = f"{pair.path.stem}, {pair.target} with {pair.reference}"
+    low, _ = simulate(target, Settings.scale)
     write_volume(low, folder / TARGET_FILE)
-    write_volume(case.reference, folder / REFERENCE_FILE)
+    write_volume(reference, folder / REFERENCE_FILE)
+    return name
 
 
 def measure_job(
-    folder: Path, settings: Settings, threads: int, rounds: int, check: Check, passed: Callable[[float], None]
+    folder: Path,
+    scans: str,
+    settings: Settings,
+    threads: int,
+    rounds: int,
+    check: Check,
+    passed: Callable[[float], None],
 ) -> JobCost:
-    """Run the job on the scans of `write_phantom`; settings choose model and device."""
+    """Run the job on the scans that `write_scans` wrote; settings choose model and device."""
     runs: list[tuple[float, dict[str, float]]] = []
     for number in range(rounds):
         started = time.time()
@@ -89,7 +112,7 @@ def measure_job(
     on_request = in_own_process(draw_on_request, folder, maps, threads, check=check)
     runs.sort(key=lambda run: sum(run[1].values()))
     middle = runs[len(runs) // 2][1]
-    return JobCost(settings.model, shape, middle, tuple(total for total, _ in runs), on_request)
+    return JobCost(settings.model, scans, shape, middle, tuple(total for total, _ in runs), on_request)
 
 
 def run_whole_job(

@@ -194,7 +194,7 @@ def _job(findings: Findings) -> Sheet:
     rows += [row(f"on request: {stage}", seconds) for stage, seconds in job.on_request.items()]
     shape = " x ".join(str(n) for n in job.shape)
     longest = f"{number(min(job.totals))} to {number(max(job.totals))} s" if len(job.totals) > 1 else "one run"
-    note = f"`mcsr enhance` with {job.model} at x4 on the brain phantom, result {shape}, in a new process: {longest}."
+    note = f"`mcsr enhance` with {job.model} at x4 on {job.scans}, result {shape}, in a new process: {longest}."
     return Sheet("A whole job", ["stage", "seconds", "of the job"], rows, [note])
 
 

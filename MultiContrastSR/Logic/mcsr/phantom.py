@@ -37,6 +37,9 @@ _DEMO_GRIDS: dict[str, tuple[_Shape, _Spacing, _Shape, _Spacing]] = {
     "full": ((320, 384, 12), (0.6, 0.6, 4.0), (280, 54, 232), (0.8, 1.5, 0.8)),
     "small": ((160, 192, 6), (1.2, 1.2, 4.0), (150, 26, 124), (1.5, 2.0, 1.5)),
 }
+_DEMO_CENTRE = np.array([1.5, -16.0, 17.0])
+DEMO_MOTION = rigid_matrix((2.0, -1.2, 1.9), np.array([2.4, -2.2, 2.3]), _DEMO_CENTRE)
+"""RAS to RAS mm, rigid: 3 degrees and 4 mm."""
 
 
 @dataclass(frozen=True)
@@ -123,12 +126,10 @@ def demo_case(seed: int = 0, size: str = "full") -> DemoCase:
     if size not in _DEMO_GRIDS:
         raise InputError(f"Unknown size '{size}' of the phantom; known are {', '.join(_DEMO_GRIDS)}.")
     t2_shape, t2_mm, t1_shape, t1_mm = _DEMO_GRIDS[size]
-    centre = np.array([1.5, -16.0, 17.0])
-    t2_grid = _grid(t2_shape, t2_mm, "LPS", (4.0, -2.0, 3.0), centre)
-    t1_grid = _grid(t1_shape, t1_mm, "PIL", (-2.0, 1.0, -2.5), centre + np.array([1.0, 2.0, -1.0]))
-    motion = rigid_matrix((2.0, -1.2, 1.9), np.array([2.4, -2.2, 2.3]), centre)
+    t2_grid = _grid(t2_shape, t2_mm, "LPS", (4.0, -2.0, 3.0), _DEMO_CENTRE)
+    t1_grid = _grid(t1_shape, t1_mm, "PIL", (-2.0, 1.0, -2.5), _DEMO_CENTRE + np.array([1.0, 2.0, -1.0]))
     target_hr = make_phantom(t2_grid, "T2", seed=seed)
-    return DemoCase(target_hr, make_phantom(t1_grid, "T1", seed=seed, motion=motion), motion)
+    return DemoCase(target_hr, make_phantom(t1_grid, "T1", seed=seed, motion=DEMO_MOTION), DEMO_MOTION)
 
 
 def _grid(
