@@ -10,7 +10,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mcsr.evaluation import BASELINE, Case, Study, evaluate
+from mcsr.evaluation import evaluate
+from mcsr.evaluation_study import BASELINE, Case, Study
 from mcsr.job import Settings
 from mcsr.model_folders import MANIFEST
 from mcsr.weights import load_weights, save_weights
@@ -55,7 +56,7 @@ def figures(cases: list[Case], architecture: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for case in cases:
         sinc, model, alone = case.run(BASELINE), *(case.run(architecture, c) for c in ("true", "self"))
-        found[f"{case.session} {case.target}<-{case.reference}"] = {
+        found[case.pair] = {
             f"{metric}{suffix}": round(run.mean(metric), digits)
             for metric, digits in (("psnr", 3), ("ssim", 4))
             for run, suffix in ((model, ""), (alone, "_self"), (sinc, "_sinc"))

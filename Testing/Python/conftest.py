@@ -66,6 +66,17 @@ def untrained_x2(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def scene() -> Iterator[Any]:
+    """An empty MRML scene with the logics around it; see `scene.scene_host`."""
+    from scene import scene_host
+
+    host = scene_host()
+    host.clear()
+    yield host.scene
+    host.clear()
+
+
+@pytest.fixture
 def host() -> Iterator[Any]:
     """An empty Slicer, as far as the module needs one; see `panel_fixtures.clean_host`."""
     from panel_fixtures import clean_host

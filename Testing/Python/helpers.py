@@ -1,15 +1,16 @@
-"""What the tests of files share: an MRI-like volume, files made by hand, a disk that fills up."""
+"""What the tests of files share: an MRI-like volume, files made by hand, a disk that fills up, a bound on memory."""
 
 from __future__ import annotations
 
-import resource
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
 from grids import oblique_grid
+from mcsr.bench_memory import peak_resident_bytes
 from mcsr.geometry import Grid
 from mcsr.volume import Volume
 
@@ -28,12 +29,23 @@ def mri(grid: Grid | None = None, dtype: str = "int16", seed: int = 0, name: str
 @contextmanager
 def full_disk(bytes_left: int) -> Iterator[None]:
     """Every file ends at a number of bytes, as on a disk that fills up; works for the superuser too."""
+    resource = pytest.importorskip("resource", reason="Windows does not limit the size of files")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_left, hard))
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@contextmanager
+def memory_grows_by_less_than(mib: float) -> Iterator[None]:
+    """Of this process, at its peak: an earlier one, which could hide it, is forgotten where the system can."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    before = peak_resident_bytes()
+    yield
+    assert peak_resident_bytes() - before < mib * 2**20
 
 
 def one_sentence(error: pytest.ExceptionInfo[BaseException], *words: str) -> bool:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -99,6 +98,8 @@ def _run(
     )
     figures = {"inputs": target.array_kji.nbytes + reference.array_kji.nbytes, "before": _status("VmRSS")}
     if allow_more is not None:
+        import resource  # which Windows has not, where this module is only imported
+
         resource.setrlimit(resource.RLIMIT_AS, (_status("VmSize") + allow_more,) * 2)
     try:
         result = enhance(target, reference, settings)

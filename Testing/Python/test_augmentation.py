@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from mcsr.errors import InputError
 from mcsr.geometry import Grid
+from mcsr.intensity import inverted
 from mcsr.training.augmentation import (
     CURVE_KNOTS,
     LESION_CONTRASTS,
@@ -13,7 +14,6 @@ from mcsr.training.augmentation import (
     curved,
     displaced,
     ellipse,
-    inverted,
     misaligned,
     noisy,
     remapped,

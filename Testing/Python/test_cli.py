@@ -25,7 +25,7 @@ from mcsr.metrics import compare
 from mcsr.networks import create_network
 from mcsr.pipeline import enhance as enhance_volumes
 from mcsr.pipeline import simulate
-from mcsr.report import Panels
+from mcsr.report_panels import Panels
 from mcsr.volume import Volume
 from mcsr.weights import save_weights
 from scenes import pair, scene

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from grids import oblique_grid
 from mcsr.errors import Cancelled, InputError, WeightsError
-from mcsr.evaluation import Case, Study, evaluate
+from mcsr.evaluation import evaluate
 from mcsr.evaluation_conditions import centred_on, displaced, find_candidates, foreign_pair
 from mcsr.evaluation_protocols import PROTOCOLS
+from mcsr.evaluation_study import Case, Study
 from mcsr.intensity import foreground
 from mcsr.job import Settings
 from mcsr.metrics import compare
@@ -77,7 +78,7 @@ def test_each_condition_gives_another_result_and_its_reason_is_told(cases: list[
     assert len(set(psnr.values())) == 5
     notes = " ".join(cases[0].notes)
     assert "a1 T2<-T1: the foreign reference is T1 of c1." in notes, "of the same kind, though of another split"
-    assert "No reference was given" not in notes
+    assert "none was given" not in notes
 
 
 def test_data_resampled_at_their_source_have_no_noise_ceiling(cases: list[Case]) -> None:
@@ -110,7 +111,7 @@ def test_what_needs_no_reference_is_run_once_for_all_references(
     monkeypatch.setattr("mcsr.evaluation.enhance", counted)
     first = find_subject_pairs(data, "val")[0]
     pairs = [first, dataclasses.replace(first)]
-    monkeypatch.setattr("mcsr.evaluation.find_subject_pairs", lambda folder, split: pairs)
+    monkeypatch.setattr("mcsr.evaluation_pairs.find_subject_pairs", lambda folder, split: pairs)
     monkeypatch.setattr(type(first), "key", property(lambda pair: f"pair {pairs.index(pair)}"))
     settings = Settings(weights=untrained_x2)
     list(evaluate(Study(data, ["dcamsr-s"], [2], settings=settings, limit_slices=1)))

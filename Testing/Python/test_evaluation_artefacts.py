@@ -8,8 +8,8 @@ from mcsr.evaluation_artefacts import (
     KEPT_COLUMNS,
     VOID_MM,
     cropped,
-    inverted,
     resampled,
+    with_inversion,
     with_motion,
     with_void,
 )
@@ -68,7 +68,7 @@ def test_a_resampled_reference_has_lost_detail_and_nothing_else(volume: Volume) 
 
 
 def test_inversion_keeps_air_dark_and_turns_tissue_round(volume: Volume) -> None:
-    turned_round = inverted(volume).array_kji
+    turned_round = with_inversion(volume).array_kji
     tissue = volume.array_kji > 0.3 * volume.array_kji.max()
     assert correlation(turned_round[tissue], volume.array_kji[tissue]) < -0.9
     assert turned_round[volume.array_kji == 0].max(initial=0) == 0

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 from mcsr.errors import OutputError
-from mcsr.evaluation import Case, Run
 from mcsr.evaluation_files import complete_folder, write_case, write_study
 from mcsr.evaluation_protocols import PROTOCOLS
 from mcsr.evaluation_statistics import compare_runs, holm, summarise
+from mcsr.evaluation_study import Case, Run
 from mcsr.evaluation_tables import markdown
 
 METRICS = ("psnr", "ssim", "nmse", "psnr_foreground", "ssim_foreground", "nmse_foreground")

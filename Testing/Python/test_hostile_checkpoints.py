@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import os
 import pickle
-import resource
-import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import one_sentence
+from helpers import memory_grows_by_less_than, one_sentence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mcsr.checkpoints import import_checkpoint
@@ -56,11 +54,6 @@ def refusal(path: Path, words: str = NOT_READ) -> None:
         import_checkpoint(path, path.with_name("out.safetensors"), scale=2)
     assert one_sentence(error, path.name, words)
     assert not path.with_name("out.safetensors").exists()
-
-
-def peak_mib() -> float:
-    """The most memory that this process ever had."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def archive_of(content: Any) -> dict[str, bytes]:
@@ -129,11 +122,10 @@ def test_pickles_written_by_hand_are_refused(text: bytes, file: Path, canary: Pa
 )
 def test_what_torch_would_make_as_large_as_it_is_told_is_refused(call: Calls, file: Path) -> None:
     """weights_only allows these: 60 bytes of pickle then fill the memory."""
-    before = peak_mib()
-    for zipped in (True, False):
-        torch.save({**PLAIN, "x": call}, file, _use_new_zipfile_serialization=zipped)
-        refusal(file)
-    assert peak_mib() - before < 300
+    with memory_grows_by_less_than(300):
+        for zipped in (True, False):
+            torch.save({**PLAIN, "x": call}, file, _use_new_zipfile_serialization=zipped)
+            refusal(file)
 
 
 def test_a_zip_bomb_is_refused_by_what_it_declares(file: Path) -> None:
@@ -146,9 +138,8 @@ def test_a_zip_bomb_is_refused_by_what_it_declares(file: Path) -> None:
     size = (20 << 20).to_bytes(4, "little")
     assert content.count(size) == 2
     bomb.write_bytes(content.replace(size, (0xFFFFFFF0).to_bytes(4, "little")))
-    before = peak_mib()
-    refusal(bomb, "holds 4.0 GiB, far more than such a checkpoint; check the file")
-    assert peak_mib() - before < 50
+    with memory_grows_by_less_than(50):
+        refusal(bomb, "holds 4.0 GiB, far more than such a checkpoint; check the file")
 
 
 @pytest.mark.parametrize(

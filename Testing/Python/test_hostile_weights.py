@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import resource
 import struct
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from helpers import one_sentence
+from helpers import memory_grows_by_less_than, one_sentence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mcsr import weights as weights_module
@@ -68,11 +66,6 @@ def refusal(path: Path, *, build: bool = False) -> str:
         use()
     assert one_sentence(error, path.name)
     return str(error.value)
-
-
-def peak_mib() -> float:
-    """The most memory that this process ever had."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 @FEW
@@ -145,12 +138,11 @@ CONTAINERS = {
 @pytest.mark.parametrize("content", CONTAINERS.values(), ids=CONTAINERS)
 def test_containers_that_lie_are_refused(content: bytes, spoilt: Path, models_folder: Path) -> None:
     spoilt.write_bytes(content)
-    before = peak_mib()
-    refusal(spoilt)
     models_folder.mkdir()
     (models_folder / "junk.safetensors").write_bytes(content)
-    assert added_models() == [], "junk is not offered, and does not hinder the rest"
-    assert peak_mib() - before < 300
+    with memory_grows_by_less_than(300):
+        refusal(spoilt)
+        assert added_models() == [], "junk is not offered, and does not hinder the rest"
 
 
 @pytest.mark.parametrize(
@@ -217,10 +209,9 @@ def test_odd_entries_of_the_card_are_named(
 def test_settings_that_do_not_fit_the_tensors_are_refused_before_they_cost_memory(
     change: dict[str, Any], spoilt: Path, tensors: dict[str, Any], card: dict[str, Any]
 ) -> None:
-    before = peak_mib()
     write(spoilt, tensors, {**card, "config": {**card["config"], **change}})
-    assert "does not fit the architecture 'daasr-s'" in refusal(spoilt, build=True)
-    assert peak_mib() - before < 300
+    with memory_grows_by_less_than(300):
+        assert "does not fit the architecture 'daasr-s'" in refusal(spoilt, build=True)
 
 
 def test_a_wrong_architecture_shape_type_or_surplus_tensor_is_refused(

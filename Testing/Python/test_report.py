@@ -14,8 +14,9 @@ from mcsr.errors import GeometryError, McsrError
 from mcsr.geometry import PLANES, AxisOrder, Grid, refine_grid, slice_axis_of_plane
 from mcsr.job import Result, Settings
 from mcsr.metrics import Scores
-from mcsr.report import DISPLAY_LETTERS, Panels, describe_job, display_slice, write_figure
-from mcsr.report_panels import View
+from mcsr.report import write_figure
+from mcsr.report_panels import Panels, View, describe_job, display_slice
+from mcsr.report_style import DISPLAY_LETTERS, new_figure, show_slice
 from mcsr.volume import Volume
 
 image = pytest.importorskip("matplotlib.image", reason="matplotlib, an extra, is not installed")
@@ -64,7 +65,7 @@ def test_sides_of_the_patient_are_where_the_letters_say(plane: str, order: AxisO
         array[tuple(np.rint(spot).astype(int)[::-1])] = 1
         volume = Volume(array, grid.ijk_to_ras).reordered(order)
         axis = slice_axis_of_plane(volume.grid, plane)
-        stack = np.array([display_slice(volume, axis, n)[0] for n in range(volume.grid.shape_ijk[axis])])
+        stack = np.array([display_slice(volume, axis, n) for n in range(volume.grid.shape_ijk[axis])])
         assert stack.max(axis=0)[place].sum() == 1
 
 
@@ -72,18 +73,18 @@ def test_slices_count_from_feet_to_head() -> None:
     grid = oblique_grid((10, 12, 6), (1.0, 1.0, 4.0))
     heights = np.broadcast_to(np.arange(6, dtype=np.float32)[:, None, None], grid.shape_kji)
     upside_down = Volume(heights, grid.ijk_to_ras).reordered(AxisOrder((0, 1, 2), (False, False, True)))
-    assert display_slice(upside_down, 2, 0)[0].max() == 0
-    assert display_slice(upside_down, 2, 5)[0].min() == 5
+    assert display_slice(upside_down, 2, 0).max() == 0
+    assert display_slice(upside_down, 2, 5).min() == 5
 
 
-def test_extent_is_in_millimetres() -> None:
+def test_slices_are_drawn_in_millimetres() -> None:
     volume = Volume(np.zeros((10, 20, 30)), np.diag([0.5, 0.8, 3.0, 1.0]))
-    pixels, extent = display_slice(volume, 2, 4)
-    assert pixels.shape == (20, 30)
-    assert extent == pytest.approx((0, 15, 16, 0))
-    sagittal, extent = display_slice(volume, 0, 4)
-    assert sagittal.shape == (10, 20)
-    assert extent == pytest.approx((0, 16, 30, 0))
+    axial, sagittal = (display_slice(volume, axis, 4) for axis in (2, 0))
+    assert (axial.shape, sagittal.shape) == ((20, 30), (10, 20))
+    for pixels, spacing, extent in ((axial, (0.8, 0.5), (0, 15, 16, 0)), (sagittal, (3.0, 0.8), (0, 16, 30, 0))):
+        axes = new_figure(2, 2).add_axes((0, 0, 1, 1))
+        assert show_slice(axes, pixels, np.array(spacing)) == pytest.approx(extent)
+        assert axes.images[0].get_extent() == pytest.approx(extent)
 
 
 @pytest.mark.parametrize("order", SOME_ORDERS, ids=order_id)
@@ -138,7 +139,7 @@ def test_without_truth_the_change_is_shown_about_zero() -> None:
         "Reference",
     ]
     assert change.limits[0] == -change.limits[1] < 0
-    difference = display_slice(view.panels.result, 2, view.index)[0] - overview[0].pixels
+    difference = display_slice(view.panels.result, 2, view.index) - overview[0].pixels
     np.testing.assert_allclose(change.pixels, 100 * difference / view.scale, rtol=1e-5, atol=1e-4)
     assert len(crops) == 4
 

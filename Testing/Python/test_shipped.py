@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from mcsr.evaluation import Study, evaluate
+from mcsr.evaluation import evaluate
+from mcsr.evaluation_study import Study
 from mcsr.model_folders import MODEL_FOLDERS
 from mcsr.trust_calibration import find_calibration
 from mcsr.weights import load_weights, shipped_models

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 
@@ -11,16 +9,7 @@ pytest.importorskip("slicer_core", reason="slicer-core is not installed or lacks
 
 import slicer
 from mcsr_slicer.colors import applyColours, colorNode, displayRange, normalColours, showLegend
-from scene import scene_host
 from scene_nodes import new_volume
-
-
-@pytest.fixture
-def scene() -> Iterator[slicer.vtkMRMLScene]:
-    host = scene_host()
-    host.clear()
-    yield host.scene
-    host.clear()
 
 
 @pytest.mark.parametrize(

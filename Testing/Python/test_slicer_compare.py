@@ -20,7 +20,6 @@ from mcsr_slicer.map_chooser import MapChooser
 from mcsr_slicer.results import ResultNodes
 from mcsr_slicer.reveal import Reveal
 from mcsr_slicer.volumes import worldGrid
-from scene import scene_host
 from scene_nodes import Parts, new_volume, put_under
 from slice_views import FOUR_UP, LayoutManager, SliceView, layout_manager
 
@@ -62,13 +61,11 @@ def make_case(folder: Path, grid: Grid, across: int = 2, matrix: np.ndarray | No
 
 
 @pytest.fixture
-def case(tmp_path: Path) -> Iterator[Case]:
-    scene_host().clear()
+def case(scene: slicer.vtkMRMLScene, tmp_path: Path) -> Iterator[Case]:
     layout_manager().setLayout(FOUR_UP)
     case = make_case(tmp_path, AxisOrder((0, 1, 2), (False, True, False)).apply_grid(oblique_grid()))
     yield case
     case.layout.restore()
-    scene_host().clear()
 
 
 def test_each_view_shows_its_volume(case: Case) -> None:
@@ -213,7 +210,7 @@ def test_window_of_input_and_result_is_one(case: Case) -> None:
 
 def test_views_survive_a_closed_scene(case: Case) -> None:
     case.layout.show(case.result)
-    scene_host().clear()
+    slicer.mrmlScene.Clear(0)
     case.layout.restore()
     assert case.view(RESULT_VIEW).picture().max() == 0
 
@@ -308,5 +305,6 @@ def test_blink_shows_input_and_result_by_turns(case: Case) -> None:
     reveal.toggle()
     assert not reveal.showsInput
     reveal.setShare(0.7)
-    reveal.stop()
+    assert reveal.showsInput
+    reveal.setShare(0.0)
     assert np.array_equal(case.view(RESULT_VIEW).picture(), result_alone)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,6 @@ from mcsr_slicer.dicom_export import exportSeries, exportTags, newUid
 from mcsr_slicer.results import ResultNodes
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
-from scene import scene_host
 from scene_nodes import REPORT, Parts, new_volume
 
 STUDY_UID, FRAME_UID, SERIES_UID = newUid(), newUid(), newUid()
@@ -66,15 +64,12 @@ def write_image(path: Path, tags: dict[str, str], number: int) -> None:
 
 
 @pytest.fixture
-def result(tmp_path: Path) -> Iterator[slicer.vtkMRMLScalarVolumeNode]:
+def result(scene: slicer.vtkMRMLScene, tmp_path: Path) -> slicer.vtkMRMLScalarVolumeNode:
     """Of a target that was loaded from DICOM."""
-    host = scene_host()
-    host.clear()
     grid = oblique_grid()
-    target = new_volume(
-        host.scene, np.ones(grid.shape_kji, np.int16), grid.ijk_to_ras, "4: T2 TSE tra of the whole head, late"
-    )
-    tree = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(host.scene)
+    name = "4: T2 TSE tra of the whole head, late"
+    target = new_volume(scene, np.ones(grid.shape_kji, np.int16), grid.ijk_to_ras, name)
+    tree = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
     patient = tree.CreateSubjectItem(tree.GetSceneItemID(), "Doe")
     study = tree.CreateStudyItem(patient, "Head")
     series = tree.CreateItem(study, target)
@@ -89,10 +84,9 @@ def result(tmp_path: Path) -> Iterator[slicer.vtkMRMLScalarVolumeNode]:
     tree.SetItemUID(study, "DICOM", STUDY_UID)
     tree.SetItemUID(series, "DICOM", SERIES_UID)
     (tmp_path / "job").mkdir()
-    nodes = ResultNodes(host.scene, target)
+    nodes = ResultNodes(scene, target)
     nodes.addPart(Parts(tmp_path / "job", target).result())
-    yield nodes.node("sr")
-    host.clear()
+    return nodes.node("sr")
 
 
 def test_patient_and_study_are_kept_and_the_series_is_new(result) -> None:

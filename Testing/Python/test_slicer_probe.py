@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +30,6 @@ from mcsr_slicer.point_probe import (
 from mcsr_slicer.provenance import originOf
 from mcsr_slicer.results import ResultNodes
 from mcsr_slicer.volumes import worldGrid
-from scene import scene_host
 from scene_nodes import Parts, new_volume, put_under
 from slice_views import layout_manager
 
@@ -41,14 +39,6 @@ ORDERS = {
     "swapped": AxisOrder((1, 0, 2), (False, True, False)),
     "slices first": AxisOrder((2, 1, 0), (True, False, True)),
 }
-
-
-@pytest.fixture
-def scene() -> Iterator[slicer.vtkMRMLScene]:
-    host = scene_host()
-    host.clear()
-    yield host.scene
-    host.clear()
 
 
 def make_result(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,19 +19,10 @@ from mcsr_slicer.job_folder import ResultPart
 from mcsr_slicer.node_tags import REFERENCE, TARGET, TRANSFORM, nodesOf, tag
 from mcsr_slicer.results import ResultNodes
 from mcsr_slicer.volumes import worldGrid
-from scene import scene_host
 from scene_nodes import REPORT, Parts, fine_grid, new_volume, put_under
 
 TURN = rigid_matrix((10.0, -20.0, 30.0), np.array([5.0, -7.0, 11.0]), np.zeros(3))
 Volume = slicer.vtkMRMLScalarVolumeNode
-
-
-@pytest.fixture
-def scene() -> Iterator[slicer.vtkMRMLScene]:
-    host = scene_host()
-    host.clear()
-    yield host.scene
-    host.clear()
 
 
 @pytest.fixture

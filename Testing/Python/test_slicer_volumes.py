@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 
@@ -15,18 +13,9 @@ from grids import oblique_grid
 from mcsr.errors import InputError
 from mcsr.geometry import AxisOrder, rigid_matrix
 from mcsr_slicer import volumes
-from scene import scene_host
 from scene_nodes import new_volume, put_under
 
 TURN = rigid_matrix((10.0, -20.0, 30.0), np.array([5.0, -7.0, 11.0]), np.zeros(3))
-
-
-@pytest.fixture
-def scene() -> Iterator[slicer.vtkMRMLScene]:
-    host = scene_host()
-    host.clear()
-    yield host.scene
-    host.clear()
 
 
 def counting(shape: tuple[int, int, int] = (3, 4, 5)) -> np.ndarray:

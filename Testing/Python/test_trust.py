@@ -160,7 +160,7 @@ def test_without_a_reference_or_a_network_there_is_less_to_show(
 ) -> None:
     alone = enhance(volumes[0], None, settings)
     assert set(alone.maps) == {"consistency_error", "consistency_error_sd"}
-    assert alone.provenance["summary"][2] == "Reference not used: none was given."
+    assert alone.provenance["summary"][2].startswith("Reference not used: none was given")
     sinc = enhance(*volumes, Settings(model="sinc", scale=2, trust=True))
     assert "consistency_error" in sinc.maps
     assert sinc.provenance["summary"][2] == "Reference not used: this method uses none."
@@ -209,16 +209,20 @@ def test_summary_names_numbers_and_never_says_safe() -> None:
     good = {"applied": True, "error_after_clip_percent_rms": 0.04}
     fit = ReferenceFit(np.full(4, 0.3), np.ones(4))
     lit = np.array([True] * 4)
-    passed = summarise(Findings(good, fit, lit, "", None, ()))
+    passed = summarise(Findings(good, fit, "", lit, "", None, ()))
     assert passed[0].startswith("Checks passed: the result, degraded again, differs from the input by 0.04 % ")
     assert passed[1].startswith("Nothing else stood out")
     assert "edge agreement 0.30" in passed[2]
+    assert "coarse" not in passed[2]
     bad = summarise(
-        Findings({**good, "error_after_clip_percent_rms": 3.0}, fit, lit, "", np.array([1, 9, 2, 3.0]), ("a",))
+        Findings(
+            {**good, "error_after_clip_percent_rms": 3.0}, fit, "coarse", lit, "", np.array([1, 9, 2, 3.0]), ("a",)
+        )
     )
     assert bad[0] == "Checks passed: none."
     assert "slice 2, whose expected error is largest (mean 9.0 %" in bad[1]
     assert "the warning of this job" in bad[1]
+    assert bad[2].endswith("; coarse.")
     assert not any("safe" in sentence for sentence in (*passed, *bad))
 
 

@@ -40,3 +40,13 @@ def test_the_array_is_read_only_and_the_callers_stays_writable() -> None:
     with pytest.raises(ValueError, match="read-only"):
         volume.array_kji[0, 0, 0] = 2
     array[0, 0, 0] = 2
+
+
+def test_voxels_are_stored_rounded_and_clipped_or_as_they_are() -> None:
+    volume = Volume(np.array([[[-1.2, 0.4, 254.6, 300.0]]]), MATRIX, source_dtype="uint8")
+    assert volume.stored().dtype == np.uint8
+    np.testing.assert_array_equal(volume.stored(), [[[0, 0, 255, 255]]])
+    np.testing.assert_array_equal(volume.stored("int16"), [[[-1, 0, 255, 300]]])
+    for name in ("float32", "float64", "bool", "int64"):
+        assert volume.stored(name).dtype == np.float32
+        np.testing.assert_array_equal(volume.stored(name), volume.array_kji)

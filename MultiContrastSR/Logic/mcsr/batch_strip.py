@@ -11,8 +11,7 @@ from .geometry import display_order
 from .imageio import complete_file
 from .intensity import foreground
 from .job import Result
-from .report import Panels
-from .report_panels import View
+from .report_panels import Panels, View
 from .report_style import colour_map, mark_sides, new_figure, show_slice
 
 STRIP_FILE = "overview.jpg"

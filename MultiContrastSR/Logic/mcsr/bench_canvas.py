@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from .bench_networks import FIELD_MM, SCALE, build, phantom_slices
+from .bench_networks import FIELD_MM, SCALE, build, pass_over, phantom_slices
 from .bench_timing import Timed, in_turn
 from .canvas import Canvas, signal_canvas
 from .degradation import degrade, upsample
 from .fast import fast_path
-from .inference import make_plan, run_slices
+from .inference import make_plan
 from .intensity import intensity_scale
 from .subjects import find_subject_pairs
 
@@ -67,13 +67,10 @@ def measure_canvas(
         WHOLE: Canvas(0, 0, rows // SCALE, columns // SCALE),
         ON_CANVAS: signal_canvas(low, SCALE, network.multiple),
     }
-
-    def runner(canvas: Canvas) -> Callable[[], object]:
-        plan = make_plan(network, canvas, device, "fp32")
-        return lambda: run_slices(
-            lambda t, r, generators: network(t, r, generator=generators).sr, network, middle, reference, plan
-        )
-
-    timed = in_turn({which: runner(canvas) for which, canvas in canvases.items()}, rounds, passed)
+    runs = {
+        which: pass_over(network, middle, reference, make_plan(network, canvas, device, "fp32"))
+        for which, canvas in canvases.items()
+    }
+    timed = in_turn(runs, rounds, passed)
     sizes = {which: (SCALE * canvas.rows, SCALE * canvas.columns) for which, canvas in canvases.items()}
     return CanvasGain(name, sizes[WHOLE], sizes[ON_CANVAS], timed)

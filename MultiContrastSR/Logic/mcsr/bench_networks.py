@@ -17,7 +17,7 @@ from .canvas import Canvas
 from .degradation import degrade
 from .fast import fast_path
 from .geometry import Grid
-from .inference import Plan, make_plan, run_slices
+from .inference import Plan, make_plan, run_batches
 from .intensity import intensity_scale
 from .networks import Network, create_network
 from .networks.cost import gmac, parameter_count
@@ -128,6 +128,19 @@ def plan_for(network: Network, scene: Scene, device: str, precision: str) -> Pla
     return make_plan(network, Canvas(0, 0, *scene.target.shape[1:]), device, precision)
 
 
+def pass_over(network: Network, target_lr: np.ndarray, reference: np.ndarray, plan: Plan) -> Callable[[], object]:
+    """One pass over slices (K, h, w) and (K, H, W) as the engine does it, to be timed."""
+
+    def super_resolved(target: torch.Tensor, ref: torch.Tensor, generators: Sequence[torch.Generator]) -> torch.Tensor:
+        return network(target, ref, generator=generators).sr
+
+    def run() -> None:
+        for _ in run_batches(super_resolved, network, target_lr, reference, plan):
+            pass
+
+    return run
+
+
 def work_of(name: str, size: int) -> float | None:
     """Multiply-accumulates (1e9) of a slice; None where the weights fit no such slice."""
     native_size = _native_size(name)
@@ -212,13 +225,8 @@ def peak_bytes(name: str, variant: str, scene: Scene, device: str, threads: int)
 
 
 def _runner(network: Network, scene: Scene, device: str, precision: str) -> Callable[[], object]:
-    """One pass over the scene as the engine does it."""
-    plan = plan_for(network, scene, device, precision)
-
-    def run() -> None:
-        run_slices(lambda t, r, generators: network(t, r, generator=generators).sr, network, *scene, plan)
-
-    return run
+    """One pass over the scene."""
+    return pass_over(network, *scene, plan_for(network, scene, device, precision))
 
 
 def _native_size(name: str) -> int | None:

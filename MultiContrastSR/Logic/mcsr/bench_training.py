@@ -185,8 +185,7 @@ def _samples(recipe: Recipe, data: Path) -> TrainingSamples:
 
     network = create_network(recipe.network, scale=recipe.scale, **recipe.network_config)
     pairs = find_pairs(data, "train", recipe.scale, recipe.degradation, network.multiple)
-    adds_to_sinc = not network.upsamples_first and network.config.upsampling == "sinc"
-    return TrainingSamples(pairs, recipe, upsamples_first=network.upsamples_first, adds_to_sinc=adds_to_sinc)
+    return TrainingSamples.of(network, pairs, recipe)
 
 
 class _Clock:

@@ -55,13 +55,12 @@ def check_scalar_mri(volume: Volume) -> list[str]:
     return warnings
 
 
-def check_pair(target: Volume, reference: Volume, scale: int, *, force: bool = False) -> list[str]:
+def check_pair(target: Volume, reference: Volume, *, force: bool = False) -> list[str]:
     """Refuse a target and a reference that cannot help each other; tell what limits the result.
 
     Args:
         target: low resolution, in display orientation (k runs through the slices).
         reference: any orientation.
-        scale: in-plane factor.
         force: accept a reference that is not finer than the target in plane.
 
     Returns:
@@ -86,17 +85,31 @@ def check_pair(target: Volume, reference: Volume, scale: int, *, force: bool = F
     warnings = []
     if overlap < _LITTLE_OVERLAP:
         warnings.append(f"{reference.name} covers only {100 * overlap:.0f} % of {target.name}.")
-    have = float(target.grid.spacing_ijk_mm[:2].max())
-    finest = have / scale
-    offered = float(spacing_along(reference.grid, target.grid.directions[:, :2]).max())
+    have, offered = _in_plane_mm(target.grid), _offered_mm(target, reference)
     if offered > 0.99 * have:
         message = f"{reference.name} ({offered:.2f} mm in plane) is not finer than {target.name} ({have:.2f} mm)"
         if not force:
             raise InputError(f"{message}; choose a finer reference, or --force to try all the same.")
         warnings.append(f"{message}; it can add little.")
-    elif offered > 1.05 * finest:
-        warnings.append(f"The reference carries detail to {offered:.2f} mm, the result's grid is {finest:.2f} mm.")
     return warnings
+
+
+def detail_limit(target: Volume, reference: Volume, scale: int) -> str:
+    """How much coarser in plane the reference is than the result, a clause; empty where it is as fine."""
+    finest = _in_plane_mm(target.grid) / scale
+    offered = _offered_mm(target, reference)
+    if offered <= 1.05 * finest:
+        return ""
+    return f"it carries detail to {offered:.2f} mm, the result's grid is {finest:.2f} mm"
+
+
+def _in_plane_mm(grid: Grid) -> float:
+    return float(grid.spacing_ijk_mm[:2].max())
+
+
+def _offered_mm(target: Volume, reference: Volume) -> float:
+    """The reference's voxel size in the plane of the target's slices."""
+    return float(spacing_along(reference.grid, target.grid.directions[:, :2]).max())
 
 
 def spacing_along(grid: Grid, directions: np.ndarray) -> np.ndarray:

@@ -8,28 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import __version__
+from . import cli_options as option
 from .cli_batch import batch
 from .cli_bench import bench
 from .cli_consistency import consistency
 from .cli_console import Console
 from .cli_evaluate import evaluate
 from .cli_lesions import lesions
-from .cli_models import Json, import_checkpoint, models_app
-from .cli_options import (
-    Consistency,
-    Device,
-    Fallback,
-    Force,
-    Maps,
-    Model,
-    Plane,
-    Precision,
-    RegistrationKind,
-    Scale,
-    Seed,
-    Trust,
-    WeightsFile,
-)
+from .cli_models import import_checkpoint, models_app
 from .cli_prepare import prepare
 from .cli_reliability import reliability
 from .cli_train import train
@@ -65,26 +51,26 @@ def _main(version: Annotated[bool, typer.Option("--version", help="Print the ver
 @app.command()
 def enhance(
     target: Annotated[Path, typer.Argument(help="Low-resolution volume, or a folder of DICOM files.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results.")],
+    output: option.ResultsFolder,
     reference: Annotated[
         Path | None,
         typer.Argument(help="Finer volume of another contrast of the same patient; none: the target helps itself."),
     ] = None,
-    model: Model = "dcamsr-s",
-    scale: Scale = 4,
-    weights: WeightsFile = None,
-    plane: Plane = "auto",
-    registration: RegistrationKind = "rigid",
-    device: Device = "auto",
-    precision: Precision = "auto",
-    consistency: Consistency = True,
-    maps: Maps = "none",
-    trust: Trust = False,
-    fallback: Fallback = True,
+    model: option.Model = "dcamsr-s",
+    scale: option.Scale = 4,
+    weights: option.WeightsFile = None,
+    plane: option.Plane = "auto",
+    registration: option.RegistrationKind = "rigid",
+    device: option.Device = "auto",
+    precision: option.Precision = "auto",
+    consistency: option.Consistency = True,
+    maps: option.Maps = "none",
+    trust: option.Trust = False,
+    fallback: option.Fallback = True,
     ground_truth: Annotated[Path | None, typer.Option(help="Original high-resolution target, for scores.")] = None,
-    seed: Seed = 0,
-    json_lines: Json = False,
-    force: Force = False,
+    seed: option.Seed = 0,
+    json_lines: option.Json = False,
+    force: option.Force = False,
     memory: Annotated[
         str, typer.Option(help="Main memory to keep within: auto (most of what is free), or a size such as 4G or 512M.")
     ] = "auto",
@@ -101,20 +87,20 @@ def enhance(
     with console.exit_on_error():
         bound = None if memory == "auto" else parse_bytes(memory)
         settings = Settings(
-            model,
-            scale,
-            weights,
-            plane,
-            registration,
-            device,
-            precision,
-            consistency,
-            maps,
-            trust,
-            fallback,
-            seed,
-            force,
-            bound,
+            model=model,
+            scale=scale,
+            weights=weights,
+            plane=plane,
+            registration=registration,
+            device=device,
+            precision=precision,
+            consistency=consistency,
+            maps=maps,
+            trust=trust,
+            fallback=fallback,
+            seed=seed,
+            force=force,
+            memory=bound,
         )
         inputs = [path for path in (target, reference, ground_truth) if path is not None]
         volumes = {path: read_volume(path) for path in inputs}
@@ -137,16 +123,16 @@ def enhance(
 def simulate(
     volume: Annotated[Path, typer.Argument(help="High-resolution volume, or a folder of DICOM files.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="File for the low-resolution volume.")],
-    scale: Scale = 4,
+    scale: option.Scale = 4,
     degradation: Annotated[
         str,
         typer.Option(help="kspace, bicubic, average; as published: dcamsr-official, diffmsr-official, cddpe-official."),
     ] = "kspace",
     noise: Annotated[float, typer.Option(help="Deviation of Rician noise, fraction of the intensity scale.")] = 0.0,
     signed: Annotated[bool, typer.Option("--signed", help="Keep negative values instead of the magnitude.")] = False,
-    plane: Plane = "auto",
-    seed: Seed = 0,
-    json_lines: Json = False,
+    plane: option.Plane = "auto",
+    seed: option.Seed = 0,
+    json_lines: option.Json = False,
 ) -> None:
     """Make the low-resolution volume that a coarser acquisition would have given."""
     from .imageio import check_output_path, read_volume, write_volume
@@ -166,15 +152,15 @@ def simulate(
 
 @app.command()
 def demo(
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results.")] = Path("demo"),
+    output: option.ResultsFolder = Path("demo"),
     target: Annotated[
         Path | None, typer.Option(help="Your own high-resolution volume, to degrade and enhance.")
     ] = None,
     reference: Annotated[Path | None, typer.Option(help="Its reference contrast.")] = None,
-    model: Model = "dcamsr-s",
-    scale: Scale = 4,
-    seed: Seed = 0,
-    json_lines: Json = False,
+    model: option.Model = "dcamsr-s",
+    scale: option.Scale = 4,
+    seed: option.Seed = 0,
+    json_lines: option.Json = False,
 ) -> None:
     """Degrade a brain phantom (or your own volume), enhance it, and show how near the result comes to the truth."""
     from .demo import DEMO_FILES, demo_volumes, run_demo

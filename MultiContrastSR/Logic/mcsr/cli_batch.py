@@ -2,29 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from . import cli_options as option
 from .cli_console import Console
-from .cli_models import Json
-from .cli_options import (
-    Consistency,
-    Device,
-    Fallback,
-    Force,
-    Maps,
-    Model,
-    Plane,
-    Precision,
-    RegistrationKind,
-    Scale,
-    Seed,
-    Trust,
-    WeightsFile,
-)
 
 if TYPE_CHECKING:
     from .batch_table import Row
@@ -32,20 +16,20 @@ if TYPE_CHECKING:
 
 def batch(
     manifest: Annotated[Path, typer.Argument(help="CSV file, one row per subject; see above.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results.")],
-    model: Model = "dcamsr-s",
-    scale: Scale = 4,
-    weights: WeightsFile = None,
-    plane: Plane = "auto",
-    registration: RegistrationKind = "rigid",
-    device: Device = "auto",
-    precision: Precision = "auto",
-    consistency: Consistency = True,
-    maps: Maps = "none",
-    trust: Trust = False,
-    fallback: Fallback = True,
-    seed: Seed = 0,
-    force: Force = False,
+    output: option.ResultsFolder,
+    model: option.Model = "dcamsr-s",
+    scale: option.Scale = 4,
+    weights: option.WeightsFile = None,
+    plane: option.Plane = "auto",
+    registration: option.RegistrationKind = "rigid",
+    device: option.Device = "auto",
+    precision: option.Precision = "auto",
+    consistency: option.Consistency = True,
+    maps: option.Maps = "none",
+    trust: option.Trust = False,
+    fallback: option.Fallback = True,
+    seed: option.Seed = 0,
+    force: option.Force = False,
     memory: Annotated[
         str,
         typer.Option(help="Main memory for a subject: auto (an equal share of what is free), or a size such as 4G."),
@@ -60,7 +44,7 @@ def batch(
     redo: Annotated[
         bool, typer.Option("--redo", help="Make those again, too, that were made with other settings.")
     ] = False,
-    json_lines: Json = False,
+    json_lines: option.Json = False,
 ) -> None:
     """Enhance all subjects of MANIFEST as `mcsr enhance` does, each into FOLDER/SUBJECT; one table, one overview.
 
@@ -83,6 +67,7 @@ def batch(
     from .batch import BATCH_FILES, plan_batch, run_batch, write_overviews
     from .batch_cluster import local_client, remote_client
     from .batch_manifest import read_manifest
+    from .bench_machine import cores
     from .job import Settings
     from .memory import USABLE, free_bytes, parse_bytes
     from .outputs import output_folder
@@ -90,28 +75,27 @@ def batch(
 
     console = Console(json_lines)
     with console.exit_on_error():
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        processes = processes or cores
+        processes = processes or cores()
         share = None if scheduler else int(USABLE * free_bytes()) // processes
         settings = Settings(
-            model,
-            scale,
-            weights and weights.absolute(),  # workers may start elsewhere
-            plane,
-            registration,
-            device,
-            precision,
-            consistency,
-            maps,
-            trust,
-            fallback,
-            seed,
-            force,
-            share if memory == "auto" else parse_bytes(memory),
+            model=model,
+            scale=scale,
+            weights=weights and weights.absolute(),  # workers may start elsewhere
+            plane=plane,
+            registration=registration,
+            device=device,
+            precision=precision,
+            consistency=consistency,
+            maps=maps,
+            trust=trust,
+            fallback=fallback,
+            seed=seed,
+            force=force,
+            memory=share if memory == "auto" else parse_bytes(memory),
         )
         subjects = read_manifest(manifest, settings)
         workers = remote_client(scheduler) if scheduler else local_client(min(processes, len(subjects)))
-        threads = threads or (1 if scheduler else max(1, cores // processes))
+        threads = threads or (1 if scheduler else max(1, cores() // processes))
         inputs = [manifest, *(path for subject in subjects for path in subject.inputs.values())]
         with output_folder(output, inputs, BATCH_FILES), sole_writer(output):
             plan = plan_batch(subjects, output, redo=redo)

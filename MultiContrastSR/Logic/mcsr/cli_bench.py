@@ -33,7 +33,8 @@ def bench(
     quick: Annotated[bool, typer.Option("--quick", help="About a minute: slim models, smaller, two rounds.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     data: Annotated[
-        Path | None, typer.Option(help="Folder of subjects, on whose validation volumes canvas and whole jobs are measured.")
+        Path | None,
+        typer.Option(help="Folder of subjects, on whose validation volumes canvas and whole jobs are measured."),
     ] = None,
 ) -> None:
     """Measure this machine: networks, whole jobs, start-up, training; plain against fast, in turn, as ratios.

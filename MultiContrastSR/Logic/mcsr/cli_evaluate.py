@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .cli_console import Console
-from .cli_options import names_in
+from .cli_options import Data, Device, Fallback, LimitSlices, Scales, Seed, Sessions, Split, names_in
 
 if TYPE_CHECKING:
-    from .evaluation import Case, Study
+    from .evaluation_study import Case, Study
 
 
 def evaluate(
-    data: Annotated[Path, typer.Argument(help="Folder of subjects.")],
+    data: Data,
     models: Annotated[
         str, typer.Option(help="Comma-separated models, or all: networks with weights, and baselines.")
     ] = "dcamsr-s",
-    scales: Annotated[str, typer.Option(help="Comma-separated scales.")] = "2,4",
+    scales: Scales = "2,4",
     conditions: Annotated[
         str,
         typer.Option(
@@ -32,21 +32,22 @@ def evaluate(
     protocol: Annotated[
         str, typer.Option(help="Also as a paper measures: cd-dpe, daasr, hftn-sr, dcamsr or diffmsr.")
     ] = "",
-    split: Annotated[str, typer.Option(help="Which subjects.")] = "val",
-    sessions: Annotated[str, typer.Option(help="Only these sessions, comma-separated.")] = "",
-    limit_slices: Annotated[int, typer.Option(min=0, help="At most so many slices of a pair; 0 for all.")] = 0,
-    fallback: Annotated[bool, typer.Option(help="Where a reference does not fit, the target helps itself.")] = True,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    split: Split = "val",
+    sessions: Sessions = "",
+    limit_slices: LimitSlices = 0,
+    fallback: Fallback = True,
+    device: Device = "auto",
+    seed: Seed = 0,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="New folder for tables, csv files and figures.")
     ] = None,
 ) -> None:
     """Score models where the truth is known: with the right reference, without one, with a wrong or a moved one."""
     from .errors import InputError
-    from .evaluation import GROUPS, Study
+    from .evaluation_conditions import GROUPS
     from .evaluation_files import complete_folder
     from .evaluation_protocols import protocol_named
+    from .evaluation_study import Study
     from .job import Settings
     from .metrics_lpips import find_lpips
 

@@ -8,12 +8,13 @@ import typer
 
 from .cli_console import Console
 from .cli_models import entries_named
+from .cli_options import Device, Models, Scales
 
 
 def lesions(
-    models: Annotated[str, typer.Option(help="Comma-separated models, or all that have weights.")] = "all",
-    scales: Annotated[str, typer.Option(help="Comma-separated scales.")] = "2,4",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    models: Models = "all",
+    scales: Scales = "2,4",
+    device: Device = "auto",
     seed: Annotated[int, typer.Option(help="Which head of the phantom, and where its lesions lie.")] = 0,
 ) -> None:
     """Measure on a phantom how much of a lesion survives, and how much of one in the reference alone appears."""

@@ -13,9 +13,8 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from .cli_console import Console
+from .cli_options import Json, names_in
 from .weights_card import FIGURES
-
-Json = Annotated[bool, typer.Option("--json", help="Events as json lines on stdout.")]
 
 models_app = typer.Typer(help="The models and their weights.", no_args_is_help=True)
 
@@ -169,7 +168,7 @@ def entries_named(entries: Iterable[dict[str, Any]], models: str, scales: str) -
     """
     from .errors import WeightsError
 
-    wanted, factors = ([word.strip() for word in words.split(",")] for words in (models, scales))
+    wanted, factors = names_in(models), names_in(scales)
     found = [e for e in entries if (models == "all" or e["architecture"] in wanted) and str(e["scale"]) in factors]
     if not found:
         raise WeightsError(f"No weights are installed for {models} at scale {scales}; see `mcsr models list`.")

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+Json = Annotated[bool, typer.Option("--json", help="Events as json lines on stdout.")]
+
 # Of a job
 Model = Annotated[str, typer.Option(help="Model; see `mcsr models list`.")]
 Scale = Annotated[int, typer.Option(help="In-plane factor: 2, 3 or 4.")]
@@ -22,6 +24,7 @@ Trust = Annotated[
 ]
 Fallback = Annotated[bool, typer.Option(help="Where the reference does not fit, the target helps itself.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+ResultsFolder = Annotated[Path, typer.Option("-o", "--output", help="Folder for the results.")]
 Force = Annotated[bool, typer.Option("--force", help="Accept a reference that is not finer.")]
 
 # Of a measurement where the truth is known

@@ -175,7 +175,7 @@ def _write_volume(group: h5py.Group, name: str, volume: Volume, texts: Mapping[s
         compression_opts=_GZIP_LEVEL,
         shuffle=True,
     )
-    # HDF5's filters take one core; zlib lets go of the interpreter, so that the same chunks are made here on all of them.
+    # HDF5's filters take one core. zlib lets go of the interpreter: the same chunks are made here on all cores.
     with ThreadPoolExecutor() as pool:
         for k, chunk in enumerate(pool.map(_compressed, array)):
             dataset.id.write_direct_chunk((k, 0, 0), chunk)

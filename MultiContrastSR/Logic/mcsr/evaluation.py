@@ -23,6 +23,7 @@ from .evaluation_conditions import (
     find_candidates,
 )
 from .evaluation_noise import noise_ceiling
+from .evaluation_pairs import PairChoice
 from .evaluation_protocols import acquire, fitted, protocol_scores
 from .evaluation_study import BASELINE, Case, Run, Study
 from .geometry import coarsen_grid, crop_grid
@@ -32,11 +33,9 @@ from .networks import network_class, network_names
 from .pipeline import enhance
 from .progress import CancelQuery, Event, JobProgress, ProgressCallback, never_cancelled, no_progress
 from .resampling import resample
-from .subjects import SubjectPair, find_subject_pairs
+from .subjects import SubjectPair
 from .volume import Volume
 from .weights import added_models, find_weights, shipped_models
-
-__all__ = ["BASELINE", "GROUPS", "Case", "Run", "Study", "evaluate"]
 
 Task = tuple[str, str]
 """A model and a condition."""
@@ -58,12 +57,7 @@ def evaluate(
         Cancelled: where asked to.
     """
     tasks, notes = _tasks(study)
-    pairs = [
-        p for p in find_subject_pairs(study.data, study.split) if not study.sessions or _session(p) in study.sessions
-    ]
-    unknown = set(study.sessions) - {_session(pair) for pair in pairs}
-    if unknown:
-        raise InputError(f"{study.data} has no session {', '.join(sorted(unknown))} in split '{study.split}'.")
+    pairs = PairChoice(study.data, study.split, study.sessions).find()
     candidates = find_candidates(study.data, study.split) if "foreign" in study.conditions else []
     parts = {f"{pair.key} x{scale}": (pair, scale) for pair in pairs for scale in tasks}
     report = JobProgress(progress, cancelled, {label: float(len(tasks[scale])) for label, (_, scale) in parts.items()})
@@ -73,7 +67,7 @@ def evaluate(
         if (pair.path, pair.target) != (before.path, before.target):
             known, before = {}, pair
         with report.stage(label):
-            case = _Bench(study, pair, scale, candidates, report).case(tasks[scale], known)
+            case = _PairRuns(study, pair, scale, candidates, report).case(tasks[scale], known)
         yield dataclasses.replace(case, notes=(*notes, *case.notes))
         notes = ()
 
@@ -116,8 +110,8 @@ def _mismatch(study: Study, name: str, scale: int) -> list[str]:
     ]
 
 
-class _Bench:
-    """What all runs on a pair at a scale share.
+class _PairRuns:
+    """All runs on a pair at a scale, and what they share.
 
     Attributes:
         truth: the original, fitted to the protocol, a multiple of the scale, and thinned out.
@@ -165,7 +159,7 @@ class _Bench:
             runs.append(run)
         rows, columns = (float(mm) for mm in self.truth.grid.spacing_ijk_mm[1::-1])
         return Case(
-            session=_session(self.pair),
+            session=self.pair.session.name,
             subject=self.pair.subject,
             target=self.pair.target,
             reference=self.pair.reference,
@@ -245,11 +239,7 @@ class _Bench:
         contrast, lender = self.pair.reference, self.references.lender
         if lender is None:
             return f"{self.pair.key}: no other subject has {contrast}, so there is no foreign reference."
-        return f"{self.pair.key}: the foreign reference is {contrast} of {_session(lender)}."
-
-
-def _session(pair: SubjectPair) -> str:
-    return pair.path.stem
+        return f"{self.pair.key}: the foreign reference is {contrast} of {lender.session.name}."
 
 
 def _thinned(count: int, limit: int) -> range:

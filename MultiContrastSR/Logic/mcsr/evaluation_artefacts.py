@@ -10,7 +10,7 @@ import zlib
 import numpy as np
 
 from .geometry import Grid, crop_grid
-from .intensity import foreground, intensity_scale
+from .intensity import foreground, intensity_scale, inverted
 from .resampling import resample
 from .volume import Volume
 
@@ -20,7 +20,6 @@ VOID_MM = 20.0
 RIM_MM = 4.0
 KEPT_COLUMNS = 0.6
 COARSER = 3
-_AIR = 0.1
 
 
 def with_motion(volume: Volume, seed: int) -> Volume:
@@ -76,11 +75,10 @@ def resampled(volume: Volume) -> Volume:
     return resample(resample(volume, coarse), volume.grid)
 
 
-def inverted(volume: Volume) -> Volume:
+def with_inversion(volume: Volume) -> Volume:
     """Bright made dark and the other way round; air stays dark."""
     scaled = volume.array_kji / intensity_scale(volume.array_kji, volume.name)
-    tissue = np.clip(scaled / _AIR, 0, 1)
-    return volume.with_array((np.clip(1 - scaled, 0, None) * tissue**2 * (3 - 2 * tissue)).astype(np.float32))
+    return volume.with_array(inverted(scaled).astype(np.float32))
 
 
 def _random(volume: Volume, seed: int) -> np.random.Generator:

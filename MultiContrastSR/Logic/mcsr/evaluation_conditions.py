@@ -50,7 +50,7 @@ _SPOILT: Mapping[str, Callable[[Volume, int], Volume]] = {
     "void": artefacts.with_void,
     "cropped": lambda volume, _: artefacts.cropped(volume),
     "resampled": lambda volume, _: artefacts.resampled(volume),
-    "inverted": lambda volume, _: artefacts.inverted(volume),
+    "inverted": lambda volume, _: artefacts.with_inversion(volume),
 }
 
 

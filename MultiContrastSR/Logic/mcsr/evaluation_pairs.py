@@ -38,13 +38,13 @@ class PairChoice:
         """The pairs.
 
         Raises:
-            InputError: when there are none.
+            InputError: when there are none, or none of a session that was named.
         """
         pairs = find_subject_pairs(self.data, self.split)
-        chosen = [pair for pair in pairs if not self.sessions or pair.path.stem in self.sessions]
-        if not chosen:
-            raise InputError(f"{self.data} has no session {', '.join(self.sessions)} in split '{self.split}'.")
-        return chosen
+        unknown = set(self.sessions) - {pair.session.name for pair in pairs}
+        if unknown:
+            raise InputError(f"{self.data} has no session {', '.join(sorted(unknown))} in split '{self.split}'.")
+        return [pair for pair in pairs if not self.sessions or pair.session.name in self.sessions]
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from .report_style import (
     colour_map,
     mark_sides,
     new_figure,
+    nice_limit,
     save_figure,
     show_slice,
     write_words,
@@ -38,7 +39,7 @@ _BOX_STEP, _BOX_HEIGHT, _LEFT, _RIGHT, _HEADER, _FOOTER = 0.42, 4.2, 0.85, 0.3, 
 _PANEL, _GAP, _MARGIN, _BAR, _LABELS, _CAPTION = 2.9, 0.1, 0.2, 0.95, 0.5, 0.5
 _NARROWEST = 9.5
 _MOST_RUNS = 6
-_NICE_PERCENT = (1, 2, 5, 10, 15, 20, 30, 50, 100)
+_BELOW_LIMIT_PERCENT = 99
 
 
 def write_box_plot(path: Path, cases: Sequence[Case], metric: str) -> None:
@@ -64,7 +65,7 @@ def write_box_plot(path: Path, cases: Sequence[Case], metric: str) -> None:
     if metric == "psnr":
         _draw_ceiling(axes, cases)
     _style(axes, _WORDS[metric][1])
-    pairs = dict.fromkeys(f"{case.session} {case.target}<-{case.reference}" for case in cases)
+    pairs = dict.fromkeys(case.pair for case in cases)
     names = list(pairs) if len(pairs) <= 3 else [f"{len(pairs)} pairs of {len({c.subject for c in cases})} subjects"]
     count = sum(len(case.slices) for case in cases)
     write_words(
@@ -99,7 +100,7 @@ def write_error_maps(path: Path, case: Case) -> None:
     height = _HEADER + 2 * (tall + _LABELS) + _CAPTION
     figure = new_figure(width, height)
     errors = [100 * np.abs(run.picture - case.truth_picture) for run in runs]
-    limit = _nice_limit(errors[0])
+    limit = nice_limit(errors[0], _BELOW_LIMIT_PERCENT)
     white = _white(case.truth_picture)
 
     def panel(row: int, column: int) -> Axes:
@@ -227,9 +228,3 @@ def _title(run: Run) -> str:
 def _white(pixels: np.ndarray) -> float:
     """The upper end of the window; what little is brighter, most of it fat, is shown white."""
     return float(np.percentile(pixels, 99.5)) or 1.0
-
-
-def _nice_limit(percent: np.ndarray) -> float:
-    """A round number that few pixels exceed."""
-    wanted = float(np.percentile(percent, 99))
-    return float(next((nice for nice in _NICE_PERCENT if nice >= wanted), _NICE_PERCENT[-1]))

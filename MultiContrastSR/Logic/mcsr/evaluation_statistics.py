@@ -79,7 +79,7 @@ def summarise(cases: Sequence[Case], level: str) -> list[Summary]:
     """Scores at one level, in the order of the cases and runs."""
     runs: dict[tuple[str, int, str, str], list[tuple[Case, Run]]] = {}
     for case in cases:
-        names = {"pair": f"{case.session} {case.target}<-{case.reference}", "subject": case.subject, "data set": ""}
+        names = {"pair": case.pair, "subject": case.subject, "data set": ""}
         for run in case.runs:
             runs.setdefault((names[level], case.scale, run.model, run.condition), []).append((case, run))
     return [_summary(level, *key, found) for key, found in runs.items()]

@@ -113,9 +113,14 @@ class Case:
     notes: tuple[str, ...] = ()
 
     @property
+    def pair(self) -> str:
+        """Session, target and reference, as `SubjectPair.key` has it."""
+        return f"{self.session} {self.target}<-{self.reference}"
+
+    @property
     def name(self) -> str:
-        """Session, target, reference and scale."""
-        return f"{self.session} {self.target}<-{self.reference} x{self.scale}"
+        """Pair and scale."""
+        return f"{self.pair} x{self.scale}"
 
     def run(self, model: str, condition: str | None = None) -> Run:
         """That of a model, under a condition or the first one."""

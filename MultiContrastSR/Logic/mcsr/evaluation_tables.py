@@ -19,6 +19,7 @@ CEILING = "noise ceiling"
 MOST_PAIRS = 24
 """With more pairs the markdown holds the data set alone; the csv files hold everything."""
 
+_PROTOCOL_METRICS = ("psnr", "ssim", "nmse")
 _HEADINGS = {
     "psnr": "PSNR (dB)",
     "ssim": "SSIM",
@@ -111,7 +112,7 @@ def markdown(
     parts = []
     if protocol:
         parts += [_protocol_table(cases, protocol, name), _protocol_caption(protocol)]
-    if len({_pair_name(case) for case in cases}) <= MOST_PAIRS:
+    if len({case.pair for case in cases}) <= MOST_PAIRS:
         parts += [_score_table(cases, summarise(cases, "pair"), "pair"), _score_caption(cases)]
     if len({case.subject for case in cases}) > 1:
         parts.append(_score_table(cases, summarise(cases, "data set"), "data set"))
@@ -147,7 +148,7 @@ def _score_table(cases: Sequence[Case], rows: Sequence[Summary], level: str) -> 
 
 def _ceiling(cases: Sequence[Case], name: str, scale: int) -> float | None:
     """Mean over the slices of the cases of that name (all for "") at that scale."""
-    chosen = [case.ceiling for case in cases if case.scale == scale and name in ("", _pair_name(case))]
+    chosen = [case.ceiling for case in cases if case.scale == scale and name in ("", case.pair)]
     known = [ceiling for ceiling in chosen if ceiling is not None]
     return float(np.concatenate(known).mean()) if known and len(known) == len(chosen) else None
 
@@ -218,9 +219,6 @@ def _protocol_table(cases: Sequence[Case], protocol: Protocol, name: str) -> str
     return _table(["scale", "model", "data", *(_HEADINGS[m] for m in _PROTOCOL_METRICS)], lines)
 
 
-_PROTOCOL_METRICS = ("psnr", "ssim", "nmse")
-
-
 def _protocol_caption(protocol: Protocol) -> str:
     size = f", slices of {protocol.size} x {protocol.size}" if protocol.size else ""
     span = "volumes" if protocol.by_volume else "slices"
@@ -234,10 +232,6 @@ def _protocol_caption(protocol: Protocol) -> str:
 def _pair(case: Case) -> dict[str, Any]:
     names = ("session", "subject", "target", "reference", "scale")
     return {name: getattr(case, name) for name in names}
-
-
-def _pair_name(case: Case) -> str:
-    return f"{case.session} {case.target}<-{case.reference}"
 
 
 def _words(key: tuple[str, str]) -> str:

@@ -35,9 +35,6 @@ _FORMATS = {
 _IMAGE_IOS = {"NIfTI": "NiftiImageIO", "NRRD": "NrrdImageIO", "MetaImage": "MetaImageIO"}
 # Header and voxels in one file, so that one rename makes the output appear.
 _WRITABLE = (".nii.gz", ".nii", ".nrrd", ".mha")
-# Types that Slicer and the three formats share; all others (bool, 64 bit, half) are written as float32, which is exact
-# for what a `Volume` holds.
-_STORED_DTYPES = {"int8", "uint8", "int16", "uint16", "int32", "uint32", "float32"}
 _GEOMETRY_TOLERANCE_MM = 1e-3
 _stderr_lock = threading.RLock()
 
@@ -57,11 +54,18 @@ def read_volume(path: str | Path) -> Volume:
         InputError: when the path is missing, damaged, of another format, or no scalar 3-D MRI (see `check_scalar_mri`).
     """
     path = Path(path)
-    if not path.exists():
-        raise InputError(f"{path} does not exist; check the path.")
-    # The image libraries write of bad files to stderr, beside the exception that becomes our one sentence.
-    with _silent_stderr():
-        volume = _read_dicom_folder(path) if path.is_dir() else _read_file(path)
+    try:
+        if not path.exists():
+            raise InputError(f"{path} does not exist; check the path.")
+        if not (path.is_file() or path.is_dir()):  # reading a pipe would wait for ever
+            raise InputError(f"{path} is neither a file nor a folder; choose the image itself.")
+        # The image libraries write of bad files to stderr, beside the exception that becomes our one sentence.
+        with _silent_stderr():
+            volume = _read_dicom_folder(path) if path.is_dir() else _read_file(path)
+    except OSError as error:
+        raise InputError(
+            f"{error.filename or path} cannot be read ({error.strerror or error}); check the file."
+        ) from error
     check_scalar_mri(volume)
     return volume
 
@@ -72,8 +76,7 @@ def write_volume(volume: Volume, path: str | Path, dtype: str | None = None) -> 
     Args:
         volume: any orientation; sheared axes only as .nrrd or .mha.
         path: .nii, .nii.gz, .nrrd or .mha (all but .nii compressed) in an existing folder.
-        dtype: numpy name of the stored type, `volume.source_dtype` by default. Integers of up to 32 bit (rounded and
-            clipped) and float32 are kept, all others become float32.
+        dtype: numpy name of the stored type, `volume.source_dtype` by default; see `Volume.stored`.
 
     Raises:
         OutputError: unknown extension, unwritable folder, full disk, or a geometry that the format cannot hold.
@@ -84,8 +87,7 @@ def write_volume(volume: Volume, path: str | Path, dtype: str | None = None) -> 
         raise OutputError(f"{path.name} has no extension that can be written; use one of {', '.join(_WRITABLE)}.")
     if suffix in (".nii", ".nii.gz") and not volume.grid.is_orthogonal:
         raise OutputError(f"NIfTI cannot hold the sheared axes of {volume.name}; write {path.name} as .nrrd instead.")
-    dtype = dtype or volume.source_dtype
-    image = to_itk(volume, dtype if dtype in _STORED_DTYPES else "float32")
+    image = to_itk(volume, dtype or volume.source_dtype)
     with complete_file(path) as temporary, _silent_stderr():
         writer = sitk.ImageFileWriter()
         writer.SetImageIO(_IMAGE_IOS[_FORMATS[suffix]])
@@ -168,11 +170,12 @@ def prepare_output_folder(folder: str | Path, inputs: Iterable[str | Path], outp
         OutputError: when it cannot be created or written to, or when an output would overwrite an input.
     """
     folder, inputs = Path(folder), list(inputs)
-    for name in outputs:
-        check_output_path(folder / name, inputs)
-    missing = [f for f in (folder, *folder.parents) if not f.exists()]
+    missing: list[Path] = []
     probe = temporary_beside(folder / "probe")
     try:
+        for name in outputs:
+            check_output_path(folder / name, inputs)
+        missing += [f for f in (folder, *folder.parents) if not f.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         # A full disk lets a file be created, but not filled.
         probe.write_bytes(bytes(4096))
@@ -180,7 +183,8 @@ def prepare_output_folder(folder: str | Path, inputs: Iterable[str | Path], outp
     except OSError as error:
         with contextlib.suppress(OSError):
             probe.unlink(missing_ok=True)
-            for created in missing:
+        for created in missing:
+            with contextlib.suppress(OSError):
                 created.rmdir()
         reason = error.strerror or str(error)
         raise OutputError(f"The folder {folder} cannot be written to ({reason}); choose another one.") from error
@@ -213,10 +217,6 @@ def _read_file(path: Path) -> Volume:
         if nifti is not None:
             nonfinite = nonfinite_voxels(path, nifti)
         image = reader.Execute()
-    except OSError as error:
-        raise InputError(
-            f"{error.filename or path} cannot be read ({error.strerror or error}); check the file."
-        ) from error
     except RuntimeError as error:
         if "orthonormal" in str(error):
             raise GeometryError(

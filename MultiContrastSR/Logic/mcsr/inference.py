@@ -169,33 +169,6 @@ def enhance_slices(
     return result, plan
 
 
-def run_slices(
-    compute: Compute,
-    network: Network,
-    target_lr: np.ndarray,
-    reference: SliceSource,
-    plan: Plan,
-    *,
-    seeds: Sequence[int] | None = None,
-    unmixed: Sequence[int] = (),
-    update: Callable[[float], None] = lambda fraction: None,
-) -> tuple[np.ndarray, Plan]:
-    """Anything a network gives for slices, as one array; for the arguments see `run_batches`.
-
-    Returns:
-        (K, V, rows, columns) float32 where the canvas lies on the image; and the plan that worked.
-    """
-    whole: np.ndarray | None = None
-    for batch in run_batches(compute, network, target_lr, reference, plan, seeds=seeds, unmixed=unmixed, update=update):
-        if whole is None:
-            whole = np.empty((len(target_lr), *batch.values.shape[1:]), dtype=np.float32)
-        whole[batch.chosen], plan = batch.values, batch.plan
-    if whole is None:  # a volume without a lit slice has no batch
-        nothing = np.zeros((0, 1, *reference.shape[1:]), dtype=np.float32)
-        whole = plan.canvas.crop(nothing, network.config.scale)
-    return whole, plan
-
-
 class Batch(NamedTuple):
     """What a network gave for some slices.
 

@@ -13,6 +13,9 @@ FOREGROUND_LEVEL = 0.1
 
 SCALE_PERCENTILE = 99.9
 
+AIR = 0.1
+"""Fraction of the scale below which nothing but air is taken to lie."""
+
 NEGATIVE_TOLERANCE = 0.01
 """Values down to minus this fraction of the scale are overshoot of an earlier resampling, not a signed image."""
 
@@ -43,6 +46,12 @@ def intensity_scale(array: np.ndarray, name: str = "the image") -> float:
     if not lit.size:
         raise InputError(f"{name} has no positive voxel; an MRI magnitude image is needed.")
     return float(np.percentile(lit, SCALE_PERCENTILE, overwrite_input=True))
+
+
+def inverted(scaled: np.ndarray) -> np.ndarray:
+    """Bright made dark and the other way round, in an image of about 0..1: 1 - x, falling smoothly to 0 below `AIR`."""
+    inside = np.clip(scaled / AIR, 0, 1)
+    return np.clip(1 - scaled, 0, None) * inside**2 * (3 - 2 * inside)
 
 
 def is_magnitude(array: np.ndarray) -> bool:

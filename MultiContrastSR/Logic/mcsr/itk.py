@@ -15,13 +15,9 @@ def to_itk(volume: Volume, dtype: str = "float32") -> sitk.Image:
 
     Args:
         volume: any orientation; ITK keeps a sheared matrix only in formats that can hold one.
-        dtype: numpy name of the stored type; integers are rounded and clipped to their range.
+        dtype: see `Volume.stored`.
     """
-    array = volume.array_kji
-    if np.issubdtype(np.dtype(dtype), np.integer):
-        limits = np.iinfo(dtype)
-        array = np.clip(np.rint(array.astype(np.float64)), limits.min, limits.max)
-    image = sitk.GetImageFromArray(array.astype(dtype, copy=False))
+    image = sitk.GetImageFromArray(volume.stored(dtype))
     grid = volume.grid
     lps = RAS_FROM_LPS @ grid.ijk_to_ras
     image.SetSpacing([float(s) for s in grid.spacing_ijk_mm])

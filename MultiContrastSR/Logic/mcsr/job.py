@@ -208,6 +208,7 @@ class Job:
     registration: Registration | None = None
     plan: Plan | None = None
     fit: ReferenceFit | None = None
+    reference_detail: str = ""
     consistency: dict[str, Any] = field(default_factory=lambda: {"applied": False})
     summary: Sequence[str] = ()
     scores: dict[str, Scores] = field(default_factory=dict)

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import InputError
-from .inference import Plan, run_batches, run_slices
+from .inference import Plan, run_batches
 from .memory import SliceSource
 from .networks import MapSpec, Network
 
@@ -284,7 +284,8 @@ def _bases(
             features[key].append(maps[key].cpu())
         return torch.zeros_like(ref)
 
-    run_slices(gather, network, target_lr[chosen], reference[chosen], plan, seeds=[seeds[n] for n in chosen])
+    for _ in run_batches(gather, network, target_lr[chosen], reference[chosen], plan, seeds=[seeds[n] for n in chosen]):
+        pass  # what is wanted was gathered
     return {key: principal_axes(features[key]) for key in keys}
 
 

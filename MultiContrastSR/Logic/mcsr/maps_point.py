@@ -13,7 +13,7 @@ from torch import Tensor
 from .canvas import Canvas, rim_weight
 from .conventions import OWN, given_slices
 from .errors import DeviceError, InputError
-from .inference import TILE_OVERLAP_LR, Plan, run_slices, tile_starts
+from .inference import TILE_OVERLAP_LR, Plan, run_batches, tile_starts
 from .maps import MapView, on_image, part_of, principal_axes, views_named
 from .networks import Network
 
@@ -92,8 +92,8 @@ def _captured(
 
     whole = Canvas(0, 0, *target_lr.shape[-2:])
     alone = replace(plan, batch=1, tile=None, canvas=whole, conventions=OWN)
-    used = run_slices(capture, network, target_lr, reference, alone, seeds=[seed])[1]
-    if used.tile is not None:
+    (batch,) = run_batches(capture, network, target_lr, reference, alone, seeds=[seed])
+    if batch.plan.tile is not None:
         raise DeviceError(
             f"Not enough memory on {plan.device} for the maps of one pixel; close other programs or use --device cpu."
         )

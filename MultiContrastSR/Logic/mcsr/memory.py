@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 import re
 import sys
@@ -63,8 +64,8 @@ def resident_bytes() -> int:
     """Memory that this process holds now; a guess where the system does not tell."""
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError, IndexError, AttributeError):
+        return pages * mmap.PAGESIZE
+    except (OSError, ValueError, IndexError):
         return _UNKNOWN_RESIDENT
 
 
@@ -135,7 +136,7 @@ def _free_of_computer() -> int:
     except (OSError, ValueError, StopIteration):
         pass
     try:  # macOS: what it calls free leaves out what it would give; half of all is a fair guess
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+        return os.sysconf("SC_PHYS_PAGES") * mmap.PAGESIZE // 2
     except (OSError, ValueError, AttributeError):
         return _UNKNOWN_FREE
 

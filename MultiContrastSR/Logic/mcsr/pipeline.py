@@ -126,7 +126,6 @@ class Observation(NamedTuple):
 
     sr: np.ndarray
     features: np.ndarray
-    sha256: str
 
 
 def observe(
@@ -149,7 +148,7 @@ def observe(
     with report.stage("Drawing trust maps"):
         parts = spread_features(job, given, sr, lambda again: finished(job, given, again), report.update)
         features = np.concatenate([part for _, part in parts], axis=1)
-    return Observation(sr, features, job.weights.sha256 if job.weights else "")
+    return Observation(sr, features)
 
 
 def simulate(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .canvas import Canvas, native_canvas, signal_canvas
-from .checks import check_pair, check_scalar_mri, check_scale
+from .checks import check_pair, check_scalar_mri, check_scale, detail_limit
 from .conventions import Conventions
 from .degradation import upsample
 from .errors import DeviceError, InputError, WeightsError
@@ -74,9 +74,8 @@ def prepare(
     )
     if job.reference:
         placed = job.reference if reference_to_target is None else job.reference.moved(reference_to_target)
-        job.warnings += check_pair(job.target, placed, settings.scale, force=settings.force)
-    elif network.uses_reference:
-        job.warnings.append("No reference was given: the target, interpolated, is its own.")
+        job.warnings += check_pair(job.target, placed, force=settings.force)
+        job.reference_detail = detail_limit(job.target, placed, settings.scale)
     plane = plane_name(target.grid, axis)
     if plane != card["plane"] and network.uses_reference:
         job.warnings.append(f"These weights were trained on {card['plane']} slices; yours are {plane}: look closely.")

@@ -10,9 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .report_panels import Panels, Tile, View, describe_job, display_slice
+from .report_panels import Panels, Tile, View
 from .report_style import (
-    DISPLAY_LETTERS,
     FAINT,
     MARK,
     TEXT,
@@ -27,8 +26,6 @@ from .report_style import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-__all__ = ["DISPLAY_LETTERS", "Panels", "describe_job", "display_slice", "write_figure"]
 
 # Sizes of the figure in inches.
 _PANEL, _GAP, _LABELS, _LEFT, _RIGHT, _HEADER, _FOOTER = 3.4, 0.12, 0.52, 0.2, 0.95, 0.8, 0.5

@@ -12,8 +12,6 @@ from .job import Result
 from .maps import DIRECTIONS, PART_TITLES, PRINCIPAL_COMPONENTS
 from .report_panels import View, display_slice
 
-"""Parts of a displacement."""
-
 _FAMILY_OF_IMAGES = "For orientation"
 _ROBUST_PERCENT = (1.0, 99.5)
 _SMALL_PART = 1 / 3
@@ -50,7 +48,7 @@ class MapPanel:
 
 def head_mask(result: Result, view: View) -> np.ndarray:
     """Pixels of the crop that have signal on all four sides; all of them where there is no signal."""
-    lit = foreground(view.head.crop(display_slice(result.sr, result.slice_axis, view.index)[0]))
+    lit = foreground(view.head.crop(display_slice(result.sr, result.slice_axis, view.index)))
     sides = [np.logical_or.accumulate(lit, axis=axis) for axis in (0, 1)]
     sides += [np.flip(np.logical_or.accumulate(np.flip(lit, axis), axis=axis), axis) for axis in (0, 1)]
     inside = np.logical_and.reduce(sides)
@@ -104,7 +102,7 @@ def _together(name: str, result: Result) -> tuple[str, ...]:
 def _panel(names: tuple[str, ...], result: Result, view: View, inside: np.ndarray) -> MapPanel:
     facts = result.provenance["maps"][names[0]]
     volumes = (result.maps[name] for name in names)
-    layers = [view.head.crop(display_slice(volume, result.slice_axis, view.index)[0]) for volume in volumes]
+    layers = [view.head.crop(display_slice(volume, result.slice_axis, view.index)) for volume in volumes]
     title, meaning, unit, colours = (facts[key] for key in ("title", "meaning", "unit", "colours"))
     if len(names) > 1:
         title = title.removesuffix(f" ({PART_TITLES[names[0].partition('.')[2]]})")

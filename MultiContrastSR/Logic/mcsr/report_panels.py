@@ -12,14 +12,12 @@ from .geometry import Grid, display_order, plane_name, same_space
 from .intensity import foreground, intensity_scale
 from .job import Result
 from .metrics import Scores
+from .report_style import nice_limit
 from .volume import Volume
-
-Extent = tuple[float, float, float, float]
-"""Left, right, bottom, top of an image in mm of the slice, as matplotlib wants them; the top is the smaller."""
 
 _ZOOM_MM = 52.0
 _MARGIN_MM = 8.0
-_NICE_PERCENT = (1, 2, 5, 10, 15, 20, 30, 50, 100)
+_BELOW_LIMIT_PERCENT = 99.5
 _NAME_LENGTH = 44
 # The share of the head, each way, that lies within the skull.
 _INNER = 0.78
@@ -91,20 +89,15 @@ def describe_job(grid: Grid, axis: int, model: str, scale: int) -> str:
     return f"Model {model}, scale x{scale}: {sizes[0]} from {sizes[1]}, slices {distance:.1f} mm apart."
 
 
-def display_slice(volume: Volume, axis: int, index: int) -> tuple[np.ndarray, Extent]:
-    """One slice as a radiologist's display shows it.
+def display_slice(volume: Volume, axis: int, index: int) -> np.ndarray:
+    """One slice as a radiologist's display shows it, (rows, columns).
 
     Args:
         volume: any storage order.
         axis: storage axis along which slices are stacked.
         index: of the slice in display order (axial: from feet to head).
-
-    Returns:
-        The pixels (rows, columns), and their extent in mm from the upper left corner.
     """
-    shown = volume.reordered(display_order(volume.grid, axis))
-    width, height, _ = np.array(shown.grid.shape_ijk) * shown.grid.spacing_ijk_mm
-    return shown.array_kji[index], (0.0, float(width), float(height), 0.0)
+    return volume.reordered(display_order(volume.grid, axis)).array_kji[index]
 
 
 def brightest_slice(volume: Volume, axis: int) -> int:
@@ -166,7 +159,7 @@ class View:
         self.rows = self._rows(_white(pixels, self.head))
 
     def _pixels(self, volume: Volume) -> np.ndarray:
-        return display_slice(volume, self.panels.slice_axis, self.index)[0]
+        return display_slice(volume, self.panels.slice_axis, self.index)
 
     def _rows(self, white: float) -> list[list[Tile]]:
         panels = self.panels
@@ -203,7 +196,7 @@ class View:
         truth = self._pixels(self.panels.truth)
         volumes = (self.panels.interpolated, self.panels.result)
         errors = [100 / self.scale * np.abs(self._pixels(volume) - truth) for volume in volumes]
-        limits = (0.0, _nice_limit(self.head.crop(errors[0])))
+        limits = (0.0, nice_limit(self.head.crop(errors[0]), _BELOW_LIMIT_PERCENT))
         titles = ("Error of the interpolation", "Error of the result")
         return [
             Tile(title, f"RMS {np.sqrt((error**2).mean()):.2f} % in this slice", error, self.head, "inferno", limits)
@@ -213,7 +206,7 @@ class View:
     def _residual(self) -> Tile:
         """What the model added and took away, in percent of the range."""
         added = 100 / self.scale * (self._pixels(self.panels.result) - self._pixels(self.panels.interpolated))
-        limit = _nice_limit(self.head.crop(np.abs(added)))
+        limit = nice_limit(self.head.crop(np.abs(added)), _BELOW_LIMIT_PERCENT)
         return Tile("Result - interpolated", "what was changed", added, self.head, "residual", (-limit, limit))
 
 
@@ -260,12 +253,6 @@ def _inner_ellipse(head: Box) -> np.ndarray:
     """Mask of what lies within the skull, roughly: (rows, columns) of the box."""
     row, column = (2 * (np.arange(n) + 0.5) / n - 1 for n in (head.rows, head.columns))
     return row[:, None] ** 2 + column[None, :] ** 2 <= _INNER**2
-
-
-def _nice_limit(percent: np.ndarray) -> float:
-    """The end of a colour scale, percent of the range: a round number that few pixels exceed."""
-    wanted = float(np.percentile(percent, 99.5))
-    return float(next((nice for nice in _NICE_PERCENT if nice >= wanted), _NICE_PERCENT[-1]))
 
 
 def _shortened(name: str) -> str:

@@ -21,6 +21,7 @@ DISPLAY_LETTERS = {"axial": "RLAP", "sagittal": "APSI", "coronal": "RLSI"}
 TEXT, FAINT, MARK = "#ececec", "#a8a8a8", "#ffb000"
 NOTICE = "Research use only."
 _DPI = 110
+_NICE_PERCENT = (1, 2, 5, 10, 15, 20, 30, 50, 100)
 
 
 def new_figure(width_inch: float, height_inch: float) -> Figure:
@@ -91,6 +92,12 @@ def colour_map(name: str) -> Colormap:
         return colormaps[name]
     # Zero is black, as everything around the images: what was not changed does not show.
     return LinearSegmentedColormap.from_list("residual", ["#9fe8ff", "#1f78d1", "#000000", "#d1441f", "#ffe29f"])
+
+
+def nice_limit(percent: np.ndarray, share: float) -> float:
+    """The end of a colour scale, percent of the range: a round number that `share` percent of the pixels stay below."""
+    wanted = float(np.percentile(percent, share))
+    return float(next((nice for nice in _NICE_PERCENT if nice >= wanted), _NICE_PERCENT[-1]))
 
 
 def text_width_inch(figure: Figure, words: str, size: float, *, bold: bool = False) -> float:

@@ -73,9 +73,9 @@ def prepare_subjects(data: Path, folder: Path, *, started: Callable[[str], None]
     files = []
     for split in SPLITS:
         for session in _sessions(data, split)[1]:
-            path = folder / f"{session.path.stem}.h5"
+            path = folder / f"{session.name}.h5"
             if not path.exists():
-                started(session.path.stem)
+                started(session.name)
                 write_subject_file(session, split, folder)
             files.append(path)
     return files

@@ -61,7 +61,7 @@ def write_subject_file(session: Session, split: str, folder: Path) -> Path:
     Returns:
         The file, named after the session; it appears when it is complete.
     """
-    path = folder / f"{session.path.stem}.h5"
+    path = folder / f"{session.name}.h5"
     signal = {name: session.slices(name, name) for name in session.contrasts}
     citation, licence = session.origin
     with complete_file(path) as partial, h5py.File(partial, "w") as file:

@@ -45,6 +45,11 @@ class Session(ABC):
     origin: tuple[str, str]
 
     @property
+    def name(self) -> str:
+        """What users and subject files call it."""
+        return self.path.stem
+
+    @property
     @abstractmethod
     def grid(self) -> Grid:
         """Of all contrasts."""
@@ -84,7 +89,7 @@ class SubjectPair:
     @property
     def key(self) -> str:
         """For tables: session, target and reference."""
-        return f"{self.path.stem} {self.target}<-{self.reference}"
+        return f"{self.session.name} {self.target}<-{self.reference}"
 
     @property
     def native(self) -> bool:
@@ -111,7 +116,7 @@ class SubjectPair:
         (array,) = self.session.read(slice(self.slices.start, self.slices.stop), contrast)
         i, j, _ = self.session.grid.shape_ijk
         grid = crop_grid(self.session.grid, (0, 0, self.slices.start), (i, j, len(self.slices)))
-        name = f"{self.path.stem}_{contrast}"
+        name = f"{self.session.name}_{contrast}"
         return Volume(array, grid.ijk_to_ras, name=name, source_dtype=str(array.dtype))
 
 

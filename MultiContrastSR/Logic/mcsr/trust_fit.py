@@ -52,11 +52,6 @@ class ReferenceFit:
         }
 
     @property
-    def is_full(self) -> bool:
-        """Whether the reference is used fully in every slice."""
-        return bool((self.weights >= 1).all())
-
-    @property
     def mean_agreement(self) -> float:
         """Over the slices; 1 when there is none."""
         return float(np.mean(self.agreement)) if len(self.agreement) else 1.0

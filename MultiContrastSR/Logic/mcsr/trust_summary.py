@@ -23,6 +23,7 @@ class Findings:
     Args:
         consistency: see `Job.consistency`.
         fit: None where no reference was used.
+        reference_detail: how coarse it is, a clause; empty where it is as fine as the result.
         lit: (K,) which slices hold signal; those that `fit` is of.
         without_reference: why there was none, a clause.
         expected_error: (K,) mean over each slice's signal, percent of bright tissue; None where it was not asked for.
@@ -31,6 +32,7 @@ class Findings:
 
     consistency: Mapping[str, Any]
     fit: ReferenceFit | None
+    reference_detail: str
     lit: np.ndarray
     without_reference: str
     expected_error: np.ndarray | None
@@ -85,12 +87,14 @@ def _reference(found: Findings) -> tuple[str, list[str]]:
     slices = np.flatnonzero(found.lit)
     unused, partly = slices[found.fit.weights <= 0], slices[(found.fit.weights > 0) & (found.fit.weights < 1)]
     numbers = f"edge agreement {found.fit.mean_agreement:.2f} on average, {FIT:g} is needed; {BASIS}"
+    detail = f"; {found.reference_detail}" if found.reference_detail else ""
     if not len(unused) and not len(partly):
-        return f"Reference used in all {len(slices)} slices ({numbers}).", []
+        return f"Reference used in all {len(slices)} slices ({numbers}){detail}.", []
     if len(unused) == len(slices):
         return f"Reference not used: it does not fit the target in any slice ({numbers}).", [
             "whose scan the reference is"
         ]
     parts = [f"not used in slices {slice_ranges(list(unused))}"] if len(unused) else []
     parts += [f"used in part in slices {slice_ranges(list(partly))}"] if len(partly) else []
-    return f"Reference {' and '.join(parts)}, where it fits poorly ({numbers}).", ["the slices where it fits poorly"]
+    words = f"Reference {' and '.join(parts)}, where it fits poorly ({numbers}){detail}."
+    return words, ["the slices where it fits poorly"]

@@ -14,6 +14,10 @@ MAX_REPLACED_FRACTION = 0.01
 """NaN and infinite voxels up to this fraction are replaced by 0 and reported; more is refused."""
 
 
+STORED_DTYPES = frozenset({"int8", "uint8", "int16", "uint16", "int32", "uint32", "float32"})
+"""Types that voxels are stored in: those that Slicer and the file formats share."""
+
+
 @dataclass(frozen=True, eq=False)
 class Volume:
     """A scalar 3-D image.
@@ -67,6 +71,20 @@ class Volume:
         """Where the voxels lie."""
         k, j, i = self.array_kji.shape
         return Grid((i, j, k), self.ijk_to_ras)
+
+    def stored(self, dtype: str = "") -> np.ndarray:
+        """The voxels (k, j, i) as they are stored.
+
+        Args:
+            dtype: numpy name, `source_dtype` by default. Integers are rounded and clipped to their range; what is none
+                of `STORED_DTYPES` (bool, 64 bit, half) becomes float32, which is exact for what a volume holds.
+        """
+        name = dtype or self.source_dtype
+        stored = np.dtype(name if name in STORED_DTYPES else "float32")
+        if stored.kind == "f":
+            return self.array_kji
+        limits = np.iinfo(stored)
+        return np.clip(np.rint(self.array_kji.astype(np.float64)), limits.min, limits.max).astype(stored)
 
     def with_array(self, array_kji: np.ndarray, *, name: str | None = None) -> Volume:
         """The same grid with other voxels."""

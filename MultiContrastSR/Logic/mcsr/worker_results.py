@@ -28,8 +28,6 @@ _FACTS = {
     "simulated_target": ("Simulated input", "The low-resolution target that was made and enhanced.", "grey"),
 }
 _LABELS = {"result": "Result", "interpolated": "Interpolation (sinc)"}
-# Types that volume nodes take.
-_STORED_DTYPES = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "float32")
 
 
 def write_result_part(folder: Path, result: Result, simulated: Volume | None = None) -> str:
@@ -86,20 +84,10 @@ def _written(folder: Path, role: str, volume: Volume, facts: Mapping[str, Any]) 
     # Names of maps hold dots, those of nodes anything: files are named by what cannot go wrong.
     stem = role if role in _FACTS else f"{role}_{facts['name'].replace('.', '-')}"
     with complete_file(folder / f"{stem}.npy") as partial:
-        write_array(partial, _stored(volume))
+        write_array(partial, volume.stored())
     matrix = tuple(tuple(row) for row in volume.ijk_to_ras.tolist())
     words = {**facts, "limits": tuple(facts["limits"])}
     return PartVolume(role=role, **words, file=f"{stem}.npy", ijk_to_ras=matrix)
-
-
-def _stored(volume: Volume) -> np.ndarray:
-    """The voxels in the type they came in, rounded and clipped, where Slicer has that type."""
-    dtype = np.dtype(volume.source_dtype if volume.source_dtype in _STORED_DTYPES else "float32")
-    array = volume.array_kji
-    if dtype.kind in "iu":
-        limits = np.iinfo(dtype)
-        array = np.clip(np.rint(array.astype(np.float64)), limits.min, limits.max)
-    return array.astype(dtype)
 
 
 def _write_part(folder: Path, part: Part) -> str:

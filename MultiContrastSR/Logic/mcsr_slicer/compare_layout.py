@@ -11,7 +11,7 @@ from mcsr.geometry import plane_name
 from slicer.i18n import tr as _
 
 from .colors import hideLegend, showLegend
-from .node_tags import RESULT, TARGET, NodeHandle, nodesOf, tag
+from .node_tags import RESULT, TARGET, NodeHandle, nodesOf, sliceAxisOf, tag
 from .volumes import worldGrid
 
 LAYOUT_ID = 7401
@@ -130,7 +130,7 @@ class CompareLayout:
         composite.SetBackgroundVolumeID(volume.GetID() if volume else None)
         composite.SetForegroundVolumeID(None)
         composite.SetLabelVolumeID(None)
-        plane = plane_name(worldGrid(result), int(tag(result, "SliceAxis") or 2))
+        plane = plane_name(worldGrid(result), sliceAxisOf(result))
         node.SetOrientation(plane.capitalize())
         node.RotateToVolumePlane(result)
         widget.sliceLogic().FitSliceToBackground()

@@ -7,22 +7,22 @@ installer.
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import importlib.util
 import re
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
 from slicer.i18n import tr as _
 
+from .launchers import HIDDEN
+
 REQUIREMENTS = Path(__file__).resolve().parents[2] / "Resources" / "requirements.txt"
 OLDEST_TORCH = (2, 2)
 
 
-class EnvironmentNotReady(Exception):  # noqa: N818: no error of anyone's, the panel shows its sentence
+class EnvironmentNotReady(Exception):
     """Something is missing still; the text says what, and what to do."""
 
 
@@ -47,12 +47,14 @@ Confirm = Callable[[str], bool]
 
 
 def torchVersion() -> str | None:
-    """Of the PyTorch that is installed, None where there is none; nothing is imported."""
+    """Of the PyTorch that is installed, None where there is none; it is not imported."""
     if importlib.util.find_spec("torch") is None:
         return None
+    from importlib.metadata import PackageNotFoundError, version  # slow to load, and the panel shows first
+
     try:
-        return importlib.metadata.version("torch")
-    except importlib.metadata.PackageNotFoundError:
+        return version("torch")
+    except PackageNotFoundError:
         return None
 
 
@@ -182,15 +184,11 @@ class SlicerInstaller:
         slicer.util.pip_install(packages)
 
 
-# On Windows a console would flash up.
-_HIDDEN = {"creationflags": subprocess.CREATE_NO_WINDOW} if sys.platform == "win32" else {}
-
-
 def freeMemory(run: Callable[..., Any] = subprocess.run) -> str:
     """Name and free memory of each NVIDIA GPU, for the panel; empty where there is none or no driver."""
     question = ["nvidia-smi", "--query-gpu=name,memory.free,memory.total", "--format=csv,noheader,nounits"]
     try:
-        answer = run(question, capture_output=True, text=True, timeout=3, check=True, **_HIDDEN).stdout
+        answer = run(question, capture_output=True, text=True, timeout=3, check=True, **HIDDEN).stdout
         devices = [line.rsplit(",", 2) for line in answer.splitlines() if line.strip()]
         return "; ".join(
             _("{name}: {free:.1f} of {total:.1f} GB free").format(

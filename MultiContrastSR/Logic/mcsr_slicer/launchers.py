@@ -18,8 +18,10 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import IO, Any, Protocol
 
-# A console would flash up for every program that Slicer starts on Windows.
-_HIDDEN = {"creationflags": subprocess.CREATE_NO_WINDOW} if os.name == "nt" else {}
+HIDDEN = {"creationflags": subprocess.CREATE_NO_WINDOW} if os.name == "nt" else {}
+"""For `subprocess`: a console would flash up for every program that Slicer starts on Windows."""
+
+_START_MS = 5000
 
 OnLine = Callable[[str], None]
 OnExit = Callable[[int], None]
@@ -84,7 +86,7 @@ def pythonExecutable() -> str:
 def killTree(pid: int) -> None:
     """End a process that leads a process group of its own, with all of the group; on Windows with all its children."""
     if os.name == "nt":
-        subprocess.run(["taskkill", "/T", "/F", "/PID", str(pid)], capture_output=True, check=False, **_HIDDEN)
+        subprocess.run(["taskkill", "/T", "/F", "/PID", str(pid)], capture_output=True, check=False, **HIDDEN)
         return
     for kill in (os.killpg, os.kill):
         with suppress(ProcessLookupError, PermissionError):
@@ -103,7 +105,7 @@ class SubprocessLauncher:
 class _Subprocess:
     def __init__(self, arguments: Sequence[str], onLine: OnLine, onExit: OnExit) -> None:
         self._process = subprocess.Popen(
-            list(arguments), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **_HIDDEN
+            list(arguments), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **HIDDEN
         )
         self.pid = self._process.pid
         self._onExit: OnExit | None = onExit
@@ -149,12 +151,10 @@ class QProcessLauncher:
     """Processes of Qt, fed by its event loop.
 
     Args:
-        qt: the module, where not Slicer's.
+        qt: the module that has QProcess.
     """
 
-    def __init__(self, qt: Any = None) -> None:
-        if qt is None:
-            import qt
+    def __init__(self, qt: Any) -> None:
         self._qt = qt
 
     def start(self, arguments: Sequence[str], onLine: OnLine, onExit: OnExit) -> ChildProcess:
@@ -196,9 +196,6 @@ class _QtProcess:
 
     def kill(self) -> None:
         self._process.kill()
-
-
-_START_MS = 5000
 
 
 def _bytes(data: Any) -> bytes:

@@ -44,6 +44,11 @@ def tag(node: slicer.vtkMRMLNode, key: str) -> str:
     return node.GetAttribute(PREFIX + key) or ""
 
 
+def sliceAxisOf(result: slicer.vtkMRMLNode) -> int:
+    """Storage axis (0 = i, 1 = j, 2 = k) across the slices of a result."""
+    return int(tag(result, "SliceAxis") or 2)
+
+
 def nodesOf(result: slicer.vtkMRMLNode, role: str = "") -> list[slicer.vtkMRMLNode]:
     """The nodes that belong to a result, in the order in which they came; of one role, if given ("map", ...)."""
     nodes = slicer.util.getNodesByClass("vtkMRMLNode", result.GetScene())

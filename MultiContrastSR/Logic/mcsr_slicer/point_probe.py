@@ -26,7 +26,7 @@ from mcsr.geometry import AxisOrder, Grid, display_order
 from slicer.i18n import tr as _
 
 from .compare_layout import VIEWS, SliceWidget, resultOf
-from .node_tags import RESULT, TRANSFORM, nodesOf, setTags, tag
+from .node_tags import RESULT, TRANSFORM, nodesOf, setTags, sliceAxisOf, tag
 from .provenance import Origin, offersPointMaps, originOf
 from .volumes import worldGrid
 
@@ -159,7 +159,7 @@ def strongestPoint(node: slicer.vtkMRMLScalarVolumeNode, ras: tuple[float, float
     if result is None or ijk is None:
         return None
     array = slicer.util.arrayFromVolume(node)
-    axis = int(tag(result, "SliceAxis") or 2)
+    axis = sliceAxisOf(result)
     plane = np.take(array, ijk[axis], axis=2 - axis)
     if not plane.any():
         return None
@@ -252,7 +252,7 @@ def _voxelAt(node: slicer.vtkMRMLVolumeNode, ras: tuple[float, float, float]) ->
 
 def _displayOrder(result: slicer.vtkMRMLVolumeNode) -> AxisOrder:
     """The engine counts displacements in columns and rows of a radiologist's display, not of the storage."""
-    return display_order(worldGrid(result), int(tag(result, "SliceAxis") or 2))
+    return display_order(worldGrid(result), sliceAxisOf(result))
 
 
 def _value(node: slicer.vtkMRMLVolumeNode, ijk: np.ndarray) -> float:

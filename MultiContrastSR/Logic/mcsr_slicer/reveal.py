@@ -40,13 +40,6 @@ class Reveal:
         if composite is not None:
             composite.SetForegroundOpacity(min(max(share, 0.0), 1.0))
 
-    def stop(self) -> None:
-        """Show the result alone."""
-        composite = self._composite()
-        if composite is not None:
-            composite.SetForegroundVolumeID(None)
-            composite.SetForegroundOpacity(0.0)
-
     def _composite(self) -> slicer.vtkMRMLSliceCompositeNode | None:
         view = self._layout.view(RESULT_VIEW)
         return view.mrmlSliceCompositeNode() if view is not None else None

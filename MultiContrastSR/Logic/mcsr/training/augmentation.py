@@ -14,14 +14,13 @@ from torch.nn import functional as F
 
 from ..degradation import add_noise
 from ..errors import InputError
+from ..intensity import AIR, inverted
 
 GAMMAS = (0.6, 1.6)
 ELASTIC_KNOTS = 48
 """Pixels between the knots of an elastic displacement: what moves together is about as large as a ventricle."""
 CURVE_KNOTS = (0.0, 0.12, 0.28, 0.48, 0.72, 1.0)
 """Denser where tissue lies: fat or fluid is what makes an image's scale."""
-AIR = 0.1
-"""Inverting a contrast spares intensities well below this fraction of the scale: air stays dark."""
 LESION_PIXELS = (2.0, 12.0)
 """Smallest and largest axis of a lesion."""
 LESION_CONTRASTS = (0.15, 0.7)
@@ -108,12 +107,6 @@ def remapped(reference: np.ndarray, augmentation: Augmentation, rng: np.random.G
         heights = rng.uniform(0, 1, len(CURVE_KNOTS) - 1)
         reference = curved(reference, np.array([0, *(np.sort(heights) if rng.random() < 0.5 else heights)]))
     return reference
-
-
-def inverted(image: np.ndarray) -> np.ndarray:
-    """1 - x, falling smoothly to 0 below `AIR`."""
-    inside = np.clip(image / AIR, 0, 1)
-    return np.clip(1 - image, 0, None) * inside**2 * (3 - 2 * inside)
 
 
 def curved(image: np.ndarray, heights: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ from ..canvas import Canvas, signal_canvas
 from ..degradation import degrade, upsample
 from ..errors import InputError
 from ..intensity import intensity_scale
+from ..networks import Network
 from ..subjects import Session, SubjectPair, find_subject_pairs
 from .augmentation import happens, misaligned, noisy, remapped, shifted, turned, with_lesions
 from .recipe import Phase, Recipe
@@ -115,6 +116,12 @@ class TrainingSamples:
             [len(p.source.slices) * (recipe.auxiliary_weight if p.source.auxiliary else 1.0) for p in self.pairs]
         )
         self.probabilities = weights / weights.sum()
+
+    @classmethod
+    def of(cls, network: Network, pairs: list[TrainingPair], recipe: Recipe) -> TrainingSamples:
+        """Those that a network takes."""
+        adds_to_sinc = not network.upsamples_first and network.config.upsampling == "sinc"
+        return cls(pairs, recipe, upsamples_first=network.upsamples_first, adds_to_sinc=adds_to_sinc)
 
     def batch(self, step: int, phase: Phase, numbers: Sequence[int] | None = None) -> Batch:
         """The samples of one step, all `phase.batch` of them or those of the given numbers.

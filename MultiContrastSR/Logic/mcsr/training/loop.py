@@ -101,8 +101,7 @@ def train(
     validation = [pair for pair in validation if not pair.source.auxiliary] or validation
     _check_sizes(network, recipe, [*pairs, *validation])
     logger.info("%d training pairs, %d validation pairs, %s steps", len(pairs), len(validation), recipe.steps)
-    adds_to_sinc = not network.upsamples_first and network.config.upsampling == "sinc"
-    samples = TrainingSamples(pairs, recipe, upsamples_first=network.upsamples_first, adds_to_sinc=adds_to_sinc)
+    samples = TrainingSamples.of(network, pairs, recipe)
     run = _Run(fabric, recipe, state, samples, validation, run_folder, workers, accumulate)
     run.go(progress, cancelled)
     return state.averaged.cpu()
