@@ -24,7 +24,7 @@ test: lint ## lint, types and the quick tests (under 15 minutes on 2 cores)
 test-all: lint ## the same with the long tests
 	@$(BIN)/python -m pytest
 
-fuzz: test-environment ## 2,000 made-up inputs and three large ones; SEED=... draws the same again
+fuzz: test-environment ## 2,200 made-up inputs and three large ones; SEED=... draws the same again
 	$(BIN)/python -m pytest Testing/Python/test_fuzz_*.py --hypothesis-profile=fuzz --hypothesis-seed=$(SEED) \
 		--hypothesis-show-statistics
 

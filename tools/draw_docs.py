@@ -182,7 +182,7 @@ def geometry() -> Figure:
     fine = Grid((FACTOR * COARSE_PIXELS, FACTOR * COARSE_PIXELS, 1), np.eye(4))
     titles = {
         "centred": "centred: a coarse sample lies amid the pixels that it covers",
-        "corner": "corner: a coarse sample lies on the first pixel that it covers",
+        "corner": "corner: coarse sample j lies on fine pixel s j",
     }
     for number, (sampling, title) in enumerate(titles.items()):
         coarse = coarsen_grid(fine, (FACTOR, FACTOR, 1), sampling)

@@ -18,8 +18,8 @@ from mcsr.weights import save_weights
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(1)
 
-# Ten tests draw cases, test_fuzz_*.py: in the suite 200 in all, the same ones every time, and 2,000 others each time in
-# `make fuzz`, which loads the other profile.
+# Eleven tests draw cases, test_fuzz_*.py: in the suite 220 in all, the same ones every time, and 2,200 others each time
+# in `make fuzz`, which loads the other profile.
 for _profile, _cases, _same in (("suite", 20, True), ("fuzz", 200, False)):
     settings.register_profile(
         _profile,

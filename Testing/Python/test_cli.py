@@ -27,7 +27,6 @@ from mcsr.pipeline import enhance as enhance_volumes
 from mcsr.pipeline import simulate
 from mcsr.report_panels import Panels
 from mcsr.volume import Volume
-from mcsr.weights import save_weights
 from scenes import pair, scene
 from typer.testing import CliRunner, Result
 
@@ -270,56 +269,6 @@ def test_ctrl_c_in_training_exports_nothing(tmp_path: Path, monkeypatch: pytest.
     assert result.exit_code == 3, result.output
     assert "go on with --resume" in " ".join(result.output.split())
     assert not list(tmp_path.rglob("*.safetensors"))
-
-
-def test_models_list_and_show() -> None:
-    listed = run("models", "list")
-    assert listed.exit_code == 0, listed.output
-    for name in ("dcamsr-s", "dcamsr", "sinc", "linear", "cubic"):
-        assert name in listed.output
-    shown = run("models", "show", "dcamsr-s")
-    assert shown.exit_code == 0, shown.output
-    assert "sha256" in shown.output
-    assert "| dcamsr-s-x4 | PSNR (dB) | over sinc |" in shown.output
-    assert run("models", "show", "dcamrs").exit_code == 2
-
-
-def test_models_show_says_what_a_model_is() -> None:
-    shown = run("models", "show", "dcamsr")
-    assert shown.exit_code == 0, shown.output
-    said = " ".join(shown.output.split())
-    assert "Dual Cross-Attention Transformer Network" in said
-    assert "Parameters: 9,286,705." in said
-    assert "109.2 for a slice of 256x256" in said
-    assert "No weights are installed for it." in said
-    facts = json.loads(run("models", "show", "dcamsr-s", "--json").stdout)
-    network = create_network("dcamsr-s")
-    assert facts["parameters"] == sum(p.numel() for p in network.parameters())
-    assert facts["gmac"]["348x384"] > facts["gmac"]["256x256"] > 5
-    assert set(facts["maps"]) == set(network.map_specs())
-    assert "MICCAI 2023" in facts["about"]
-    assert [weights["card"]["scale"] for weights in facts["weights"]] == [2, 4]
-
-
-def test_models_add_verify_and_list(untrained_x2: Path, models_folder: Path, tmp_path: Path) -> None:
-    scale_3 = tmp_path / "own.safetensors"
-    card = {"architecture": "dcamsr-s", "scale": 3, "degradation": "kspace", "plane": "axial"}
-    save_weights(scale_3, create_network("dcamsr-s", scale=3), card)
-    added = run("models", "add", scale_3)
-    assert added.exit_code == 0, added.output
-    assert run("models", "verify").exit_code == 0
-    lines = [json.loads(line) for line in run("models", "list", "--json").stdout.splitlines()]
-    assert 3 in next(line["scales"] for line in lines if line["name"] == "dcamsr-s")
-    assert "own" in run("models", "show", "dcamsr-s").output
-    content = bytearray((models_folder / "own.safetensors").read_bytes())
-    content[-1] ^= 1
-    (models_folder / "own.safetensors").write_bytes(content)
-    verified = run("models", "verify", "--json")
-    assert verified.exit_code == 4
-    events = [json.loads(line) for line in verified.stdout.splitlines()]
-    wrong = [event["name"] for event in events if event["event"] == "weights" and event["problem"]]
-    assert wrong == ["own"]
-    assert run("models", "add", tmp_path / "absent.safetensors").exit_code == 4
 
 
 def test_import_checkpoint_then_enhance(files: tuple[Path, Path, Path], tmp_path: Path, models_folder: Path) -> None:

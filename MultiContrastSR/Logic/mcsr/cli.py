@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from . import __version__
 from . import cli_options as option
@@ -23,7 +25,17 @@ from .cli_train import train
 if TYPE_CHECKING:
     from .job import Result
 
+
+class _Commands(TyperGroup):
+    """Commands whose slow imports, too, can be stopped, and fail, in one sentence."""
+
+    def invoke(self, context: Any) -> Any:
+        with Console("--json" in sys.argv).exit_on_error():
+            return super().invoke(context)
+
+
 app = typer.Typer(
+    cls=_Commands,
     help="Super-resolve one MRI contrast with the help of another of the same patient. Research use only.",
     no_args_is_help=True,
     add_completion=False,

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 from rich.console import Console as RichConsole
 from rich.markup import escape
 
-from .errors import Cancelled, McsrError
+from .errors import Cancelled, InputError, McsrError
 from .progress import Event
 
 
@@ -50,11 +50,15 @@ class Console:
 
     @contextmanager
     def exit_on_error(self) -> Iterator[None]:
-        """Turn an `McsrError` into its sentence and exit code."""
+        """Turn an `McsrError`, a path that cannot be used, and Ctrl-C into a sentence and an exit code."""
         try:
             yield
         except McsrError as error:
             self._fail(error)
+        except OSError as error:
+            if error.filename is None:
+                raise
+            self._fail(InputError(f"{error.filename} cannot be used ({error.strerror}); check the path."))
         except KeyboardInterrupt:
             self._fail(Cancelled("Cancelled; nothing was written."))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,6 +14,18 @@ from rich.table import Column, Table
 from .cli_console import Console
 from .cli_options import Json, names_in
 from .weights_card import FIGURES
+
+_CARD_ROWS = {
+    "contrasts": "trained for",
+    "data": "data",
+    "licence": "licence",
+    "degradation": "low resolution by",
+    "intensity": "intensities",
+    "recipe": "recipe",
+    "git_revision": "revision",
+    "sha256": "sha256",
+}
+"""What is shown of a card, by its key."""
 
 models_app = typer.Typer(help="The models and their weights.", no_args_is_help=True)
 
@@ -70,11 +81,11 @@ def models_show(
         if not facts["weights"]:
             out.print("No weights are installed for it.")
         for weights in facts["weights"]:
-            card = {key: value for key, value in weights["card"].items() if key != "figures"}
+            card = weights["card"]
             out.print(f"\n[bold]{escape(weights['id'])}[/bold]")
-            out.print_json(json.dumps({**card, "sha256": weights["sha256"]}))
-            if "figures" in weights["card"]:
-                typer.echo(_figures_table(weights["id"], weights["card"]["figures"]))
+            out.print(_card_table(name, {**card, "sha256": weights["sha256"]}))
+            if "figures" in card:
+                typer.echo(_figures_table(weights["id"], card["figures"]))
 
 
 @models_app.command("figures")
@@ -190,6 +201,27 @@ def _cost_sentence(facts: dict[str, Any]) -> str:
     scales = ", ".join(f"x{scale}" for scale in facts["scales"])
     work = f"Multiply-accumulates (1e9) at x{facts['config']['scale']}: {'; '.join(sizes)}."
     return f"Scales: {scales}. Parameters: {facts['parameters']:,}. {work}\n"
+
+
+def _card_table(name: str, card: dict[str, Any]) -> Table:
+    """What weights are for, where to be careful, and what they were made of. A card may lack most entries."""
+    slices = f"{card['plane']} slices" if "plane" in card else "slices"
+    low, high = card.get("spacing_mm", (None, None))
+    pixels = f", pixels of the result {low:.2f} to {high:.2f} mm" if low else ""
+    rows = {
+        "intended use": f"research only; {slices} at x{card['scale']}{pixels}",
+        "limits": "Other anatomy, scanners and pixels than those of its data were never tested. A lesion that one scan "
+        f"alone shows may fade, or leak from the reference: `mcsr lesions --models {name}` measures it.",
+    }
+    for key, words in _CARD_ROWS.items():
+        value = card.get(key, "")
+        entries = value if isinstance(value, list | tuple) else [value]
+        rows[words] = ("\n" if key == "data" else ", ").join(map(str, entries))
+    table = Table(Column(style="bold", no_wrap=True), Column(overflow="fold"), show_header=False, box=None)
+    for words, text in rows.items():
+        if text:
+            table.add_row(words, escape(text))
+    return table
 
 
 def _maps_table(maps: dict[str, dict[str, Any]]) -> Table:

@@ -12,7 +12,7 @@ from .cli_console import Console
 
 def train(
     recipe: Annotated[str, typer.Argument(help="A recipe's name, for example shipped/dcamsr-s-x4, or a .toml file.")],
-    data: Annotated[Path, typer.Option(help="Folder of subjects; the README says how it must look.")],
+    data: Annotated[Path, typer.Option(help="Folder of subjects; docs/training.md says how it must look.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for checkpoints, log and weights.")],
     initial: Annotated[Path | None, typer.Option(help="Weights file to start from.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the folder's checkpoint.")] = False,

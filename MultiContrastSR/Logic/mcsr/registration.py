@@ -33,6 +33,9 @@ have nothing in common are driven apart until a corner happens to match."""
 FINE_VOXELS = 3_000_000
 """Voxels of the finest working grid over the target's box, at most: 1.3 mm for a head, in proportion for all else."""
 
+MOST_REFERENCE_VOXELS = 16 * FINE_VOXELS
+"""Likewise over the reference's box, which may be a whole head beside a small target: a bound on memory."""
+
 SAMPLES = 100_000
 """Voxels of the target, at most, that the mutual information is computed from."""
 
@@ -259,8 +262,9 @@ def _optimise(
 
 
 def _fine_voxel_mm(target: Grid, reference: Grid) -> float:
-    """Voxel size of the finest working grid: as `FINE_VOXELS` has it, but not finer than both images are."""
-    affordable = (np.prod(target.spacing_ijk_mm * target.shape_ijk) / FINE_VOXELS) ** (1 / 3)
+    """Voxel size of the finest working grid: as the limits have it, but not finer than both images are."""
+    limits = ((target, FINE_VOXELS), (reference, MOST_REFERENCE_VOXELS))
+    affordable = max((np.prod(grid.spacing_ijk_mm * grid.shape_ijk) / voxels) ** (1 / 3) for grid, voxels in limits)
     return float(max(affordable, min(*target.spacing_ijk_mm, *reference.spacing_ijk_mm)))
 
 
@@ -295,7 +299,7 @@ def _signal_extent(sampled: _Sampled) -> tuple[np.ndarray, float]:
     """Centroid (3,) of the signal in RAS mm, and its root-mean-square distance from there in mm."""
     signal = foreground(sampled.volume.array_kji)
     if not signal.any():
-        signal = sampled.covered
+        signal = sampled.covered if sampled.covered.any() else np.ones_like(sampled.covered)
     points = sampled.volume.grid.to_ras(np.argwhere(signal)[:, ::-1])
     centre = points.mean(axis=0)
     voxel = float(sampled.volume.grid.spacing_ijk_mm[0])
