@@ -33,6 +33,8 @@ SCALE, SLICE = 4, 7
 HEAD, DETAIL = (slice(20, 368), slice(26, 308)), (slice(100, 184), slice(44, 156))
 """Rows and columns that are shown, and those that are shown again, larger."""
 
+BRAIN = (slice(90, 290), slice(90, 240))
+
 FIRST_WIDTH = 960
 VIEW_PIXELS, BAR_PIXELS, GAP_PIXELS = 384, 24, 6
 GREYS = 80
@@ -97,8 +99,10 @@ def _shown(result: Result) -> list[tuple[str, str, np.ndarray]]:
     assert result.truth is not None
     coarse, fine = (f"{volume.grid.spacing_ijk_mm[0]:.1f} mm" for volume in (result.target, result.sr))
     scores = result.scores
+    # Fat under the skin, the brightest of T1, would darken the brain.
+    white_of_t1 = 1.25 * float(result.reference.array_kji[SLICE][BRAIN].max())
     return [
-        ("Reference: T1", "0.8 mm, another grid, registered", _slice(result.reference.array_kji)),
+        ("Reference: T1", "0.8 mm, another grid, registered", _slice(result.reference.array_kji, white_of_t1)),
         (
             "Input: T2",
             f"{coarse}, interpolated: {scores['interpolated'].psnr:.1f} dB",
@@ -109,8 +113,8 @@ def _shown(result: Result) -> list[tuple[str, str, np.ndarray]]:
     ]
 
 
-def _slice(array_kji: np.ndarray) -> np.ndarray:
-    return np.clip(array_kji[SLICE] / intensity_scale(array_kji), 0, 1)
+def _slice(array_kji: np.ndarray, white: float | None = None) -> np.ndarray:
+    return np.clip(array_kji[SLICE] / (white or intensity_scale(array_kji)), 0, 1)
 
 
 def _show(axes: Axes, pixels: np.ndarray) -> None:
