@@ -240,7 +240,8 @@ def _register(job: Job, report: JobProgress) -> Registration:
         message = "The reference lies where the given transform puts it."
         return Registration(np.array(job.reference_to_target), True, float("nan"), float("nan"), message)
     if job.reference is None or job.settings.registration == "none" or not job.network.uses_reference:
-        return Registration(np.eye(4), False, float("nan"), float("nan"), "Registration was skipped.")
+        message = "Registration was skipped." if job.reference else "There was no reference to register."
+        return Registration(np.eye(4), False, float("nan"), float("nan"), message)
     target, reference, seed = job.target, job.reference, job.settings.seed
     order = display_order(reference.grid, slice_axis(reference.grid))
 
