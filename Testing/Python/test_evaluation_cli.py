@@ -47,7 +47,9 @@ def test_ctrl_c_leaves_no_half_evaluation(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     write_subject(tmp_path / "data", "a1", "val", "anna")
     options = ["--models", "linear,cubic,dcamsr-s", "--scales", "2,4", "-o", str(tmp_path / "out")]
-    code = "import sys; from mcsr.cli import main; sys.argv = ['mcsr', *sys.argv[1:]]; main()"
+    # Where the tests run in the background, Ctrl-C is ignored until somebody asks for it.
+    code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    code += "from mcsr.cli import main; sys.argv = ['mcsr', *sys.argv[1:]]; main()"
     process = subprocess.Popen(
         [sys.executable, "-c", code, "evaluate", str(tmp_path / "data"), *options], stderr=subprocess.PIPE, text=True
     )
