@@ -69,7 +69,7 @@ class Saboteur(WorkerPlugin):
         chosen, count = self.deaths.get(subject, ("", 0))
         if chosen == moment and len(list(self.log.glob(f"{subject}.died-*"))) < count:
             self._note(f"{subject}.died")
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))  # which ends a process on Windows
 
     def _note(self, what: str) -> None:
         number = len(list(self.log.glob(f"{what}-*")))

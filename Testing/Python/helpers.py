@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,6 +14,8 @@ from grids import oblique_grid
 from mcsr.bench_memory import peak_resident_bytes
 from mcsr.geometry import Grid
 from mcsr.volume import Volume
+
+POSIX_ONLY = pytest.mark.skipif(os.name == "nt", reason="signals, pipes, locks and limits as POSIX has them")
 
 EXTENSIONS = (".nii", ".nii.gz", ".nrrd", ".mha")
 # NIfTI keeps its matrix as float32.

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from grids import oblique_grid
+from helpers import POSIX_ONLY
 from mcsr import cli
 from mcsr.cli import app
 from mcsr.container import read_container
@@ -203,6 +204,7 @@ def test_simulate_writes_the_low_resolution_volume(files: tuple[Path, Path, Path
     assert not (tmp_path / "x.nrrd").exists()
 
 
+@POSIX_ONLY
 def test_ctrl_c_stops_cleanly(tmp_path: Path, untrained_x2: Path) -> None:
     truth, reference = pair((64, 72, 40))
     for name, volume in (("low", simulate(truth, 2)[0]), ("ref", reference)):
@@ -260,6 +262,7 @@ def test_demo_on_the_phantom_beats_interpolation(tmp_path: Path) -> None:
     assert report["registration"]["accepted"], "the phantom moves between its scans"
 
 
+@POSIX_ONLY
 def test_ctrl_c_in_training_exports_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object, **__: object) -> None:
         os.kill(os.getpid(), signal.SIGINT)

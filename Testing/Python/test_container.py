@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 import pytest
 from grids import SOME_ORDERS, oblique_grid, order_id
+from helpers import POSIX_ONLY
 from mcsr import container
 from mcsr.container import read_container, write_container
 from mcsr.errors import InputError, OutputError
@@ -102,6 +103,7 @@ class TestWriting:
             write_container(path, {"sr": noise(), name: noise()}, {})
         assert not path.exists()
 
+    @POSIX_ONLY
     def test_full_disk(self, path: Path) -> None:
         """In a process of its own: HDF5 that fails to close a file would take it down at the end."""
         path.write_text("older result")

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+from helpers import POSIX_ONLY
 from mcsr.cli import app
 from subject_files import write_subject
 from typer.testing import CliRunner, Result
@@ -43,6 +44,7 @@ def test_evaluate_prints_the_tables_it_writes(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "psnr_x2.png").is_file()
 
 
+@POSIX_ONLY
 def test_ctrl_c_leaves_no_half_evaluation(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     write_subject(tmp_path / "data", "a1", "val", "anna")

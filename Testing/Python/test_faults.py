@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers import POSIX_ONLY
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 
@@ -76,6 +77,7 @@ print(*tally.breaches, sep="|")
 """
 
 
+@POSIX_ONLY
 def test_the_tool_finds_what_is_wrong(tmp_path: Path) -> None:
     command = [sys.executable, "-c", CARELESS, str(TOOLS), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from helpers import mri, one_sentence
+from helpers import POSIX_ONLY, mri, one_sentence
 from mcsr import cli, outputs, temporary
 from mcsr.errors import OutputError
 from mcsr.imageio import write_volume
@@ -96,6 +96,7 @@ def test_a_folder_has_one_writer(tmp_path: Path) -> None:
     assert not (tmp_path / LOCK_FILE).exists()
 
 
+@POSIX_ONLY
 def test_where_there_are_no_locks_jobs_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import errno
     import fcntl
@@ -112,6 +113,7 @@ def test_where_there_are_no_locks_jobs_run(tmp_path: Path, monkeypatch: pytest.M
     assert one_sentence(error, "gone", "No such file")
 
 
+@POSIX_ONLY
 def test_two_jobs_on_one_folder(tmp_path: Path, untrained_x2: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two real commands: the first is stopped amid its work, and goes on when the second was refused."""
     monkeypatch.setattr(outputs, "find_spec", lambda name: None)

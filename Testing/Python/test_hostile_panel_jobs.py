@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import one_sentence
+from helpers import POSIX_ONLY, one_sentence
 from mcsr.errors import InputError
 from mcsr.networks._map_spec import COLOURS, KINDS
 from mcsr.worker_arrays import read_array, write_array
@@ -203,6 +203,7 @@ def test_a_part_leads_nowhere_but_into_its_folder(tmp_path: Path) -> None:
         assert one_sentence(error, "is no plain file, so it was not read")
 
 
+@POSIX_ONLY
 def test_what_else_lies_in_a_job_folder_is_neither_read_nor_written_through(tmp_path: Path) -> None:
     worker, victim = WorkerHere(tmp_path / "work"), tmp_path / "victim"
     victim.write_text("mine")

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import full_disk
+from helpers import POSIX_ONLY, full_disk
 from mcsr import temporary
 from mcsr.pipeline import enhance
 from mcsr.worker_jobs import read_settings
@@ -228,6 +228,7 @@ def test_a_worker_that_cannot_work_is_not_started_again(line: str, tmp_path: Pat
     assert listener.message.startswith("MultiContrastSR was")
 
 
+@POSIX_ONLY
 def test_a_worker_that_does_not_stop_is_killed_and_the_next_job_has_another(shared: JobRunner, tmp_path: Path) -> None:
     """Stopped by a signal, it cannot answer; what it was writing for the user goes too."""
     listener, after = Listener(), Listener()
@@ -277,6 +278,7 @@ def test_a_listener_that_raises_loses_nothing_that_comes_after(shared: JobRunner
     assert listener.heard == ["result", "finished"]
 
 
+@POSIX_ONLY
 def test_a_worker_without_work_leaves(tmp_path: Path) -> None:
     runner = JobRunner(SubprocessLauncher(), tmp_path / "work", ("--exit-seconds", "0.2"))
     run(runner, small_request())
@@ -334,6 +336,7 @@ time.sleep(60)
 """
 
 
+@POSIX_ONLY
 def test_the_worker_ends_with_the_panel_and_tidies_up(tmp_path: Path) -> None:
     arguments = [sys.executable, "-c", PANEL, str(tmp_path / "work"), str(LOGIC)]
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as panel:
@@ -361,6 +364,7 @@ def test_poll_is_quick(shared: JobRunner) -> None:
     assert slowest < 0.5
 
 
+@POSIX_ONLY
 def test_a_killed_worker_is_a_failed_job(shared: JobRunner, tmp_path: Path) -> None:
     """Last of those with the shared worker, which is gone then; another takes over in the test of one that is stuck."""
     listener = Listener()

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers import POSIX_ONLY
 
 pytest.importorskip("slicer_core", reason="slicer-core is not installed or lacks libGL", exc_type=ImportError)
 pytest.importorskip("PySide6.QtWidgets", reason="PySide6 is not installed or lacks libEGL", exc_type=ImportError)
@@ -258,6 +259,7 @@ def test_layout_is_given_back(session: SimpleNamespace) -> None:
     assert not session.ui.restoreButton.enabled
 
 
+@POSIX_ONLY
 def test_closed_panel_leaves_no_process(session: SimpleNamespace) -> None:
     pid = session.widget.logic.runner.workerPid
     session.widget.logic.shutdown()

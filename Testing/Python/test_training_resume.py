@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import POSIX_ONLY
 from mcsr.errors import InputError, McsrError
 from mcsr.progress import Event
 from mcsr.training import loop
@@ -86,6 +87,7 @@ def _log(folder: Path) -> list[tuple[str, ...]]:
         return [(row["step"], row["progress"], row["what"], row["value"]) for row in csv.DictReader(file)]
 
 
+@POSIX_ONLY
 def test_a_killed_run_resumes_to_the_same_weights(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in EVERY.items():
         monkeypatch.setattr(loop, name, value)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import one_sentence
+from helpers import POSIX_ONLY, one_sentence
 from mcsr.errors import InputError
 from mcsr.worker_messages import (
     ArrayFile,
@@ -139,6 +139,7 @@ def test_names_from_the_other_side() -> None:
             check_part_file(name)
 
 
+@POSIX_ONLY
 def test_nothing_but_a_plain_file_of_the_folder_is_opened(tmp_path: Path) -> None:
     folder, outside = tmp_path / "job", tmp_path / "secret.json"
     folder.mkdir()
