@@ -112,15 +112,15 @@ def summary_of(job: Job, given: LaidOut, expected_error: np.ndarray | None = Non
             inside = given.interpolated[number] > given.signal_level
             if inside.any():
                 of_slices[number] = expected_error[number][inside].mean()
-    why = (
-        "none was given, so that the target, interpolated, was its own"
-        if job.network.uses_reference
-        else "this method uses none"
-    )
+    without_fit = "Reference not used: this method uses none."
+    if job.network.uses_reference:
+        without_fit = "Reference not used: none was given, so that the target, interpolated, was its own."
     fit = job.fit if job.settings.fallback else None
     if job.fit is not None and fit is None:
-        why = "whether it fits was not acted upon, as was asked for"
-    return summarise(Findings(job.consistency, fit, job.reference_detail, given.lit, why, of_slices, job.warnings))
+        without_fit = "Reference used in all slices: whether it fits was not acted upon, as was asked for."
+    return summarise(
+        Findings(job.consistency, fit, job.reference_detail, given.lit, without_fit, of_slices, job.warnings)
+    )
 
 
 def _doubtful(job: Job) -> np.ndarray:

@@ -22,10 +22,10 @@ class Findings:
 
     Args:
         consistency: see `Job.consistency`.
-        fit: None where no reference was used.
+        fit: None where there was none, or where it was not acted upon.
         reference_detail: how coarse it is, a clause; empty where it is as fine as the result.
         lit: (K,) which slices hold signal; those that `fit` is of.
-        without_reference: why there was none, a clause.
+        without_fit: the sentence on the reference in that case.
         expected_error: (K,) mean over each slice's signal, percent of bright tissue; None where it was not asked for.
         warnings: the sentences of the job.
     """
@@ -34,7 +34,7 @@ class Findings:
     fit: ReferenceFit | None
     reference_detail: str
     lit: np.ndarray
-    without_reference: str
+    without_fit: str
     expected_error: np.ndarray | None
     warnings: Sequence[str]
 
@@ -83,7 +83,7 @@ def _consistency(consistency: Mapping[str, Any]) -> tuple[list[str], list[str]]:
 def _reference(found: Findings) -> tuple[str, list[str]]:
     """The sentence on the reference, and what of it gives rise to doubt."""
     if found.fit is None:
-        return f"Reference not used: {found.without_reference}.", []
+        return found.without_fit, []
     slices = np.flatnonzero(found.lit)
     unused, partly = slices[found.fit.weights <= 0], slices[(found.fit.weights > 0) & (found.fit.weights < 1)]
     numbers = f"edge agreement {found.fit.mean_agreement:.2f} on average, {FIT:g} is needed; {BASIS}"
