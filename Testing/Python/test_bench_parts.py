@@ -205,10 +205,14 @@ def test_scans_of_a_job_are_those_of_the_data_the_reference_moved(tmp_path: Path
 
 
 def test_a_worker_is_given_other_scans_and_then_the_same(scans: Path) -> None:
-    hand_in(scans, "a", {"model": "sinc"}, 1.0)
-    hand_in(scans, "b", {"model": "sinc", "consistency": False}, 0.5)
+    hand_in(scans, "a", {"model": "sinc"}, 1.0, 1.0)
+    hand_in(scans, "b", {"model": "sinc", "consistency": False}, 0.5, 1.0, DEMO_MOTION)
     first, second = (np.load(scans / name / "target.npy") for name in "ab")
     np.testing.assert_allclose(second, first / 2, rtol=1e-6)
+    assert np.array_equal(*(np.load(scans / name / "reference.npy") for name in "ab"))
+    places = [read_request(scans / name).reference_to_target_ras for name in "ab"]
+    assert places[0] is None
+    assert np.array_equal(places[1], DEMO_MOTION)
     assert read_request(scans / "b").settings == {"model": "sinc", "consistency": False}
     started = time.time()
     seconds = do_jobs(scans, ["a", "b"], 1, started - 5)

@@ -31,7 +31,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"volume"}),
     frozenset({"itk", "intensity", "degradation", "canvas", "conventions", "checks", "memory"}),
     frozenset({"networks", "resampling", "imageio", "container", "metrics"}),
-    frozenset({"fast"}),
+    frozenset({"fast", "encoded_references"}),
     frozenset({"subjects", "weights", "checkpoints", "registration", "consistency", "inference"})
     | {"maps", "noise", "trust", "job", "report", "phantom"},
     frozenset({"pipeline", "outputs", "model_facts"}),

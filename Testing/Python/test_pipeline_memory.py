@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 from mcsr.errors import Cancelled, GeometryError
+from mcsr.fast.dcamsr import FastDCAMSR
 from mcsr.job import Memory, Result, Settings
 from mcsr.pipeline import draw_maps, enhance, simulate
 from mcsr.volume import Volume
 from scenes import pair
+from torch import Tensor
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +103,38 @@ def test_a_recalled_result_is_the_same_and_said(settings: Settings, volumes: tup
     free = enhance(*volumes, dataclasses.replace(plain, consistency=False), memory=memory)
     alone = enhance(*volumes, dataclasses.replace(plain, consistency=False))
     assert np.array_equal(free.sr.array_kji, alone.sr.array_kji)
+
+
+def test_another_target_finds_the_reference_encoded_and_becomes_what_it_would_alone(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A memory that is short keeps nothing, and changes nothing either; the reference covers all of both targets."""
+    encoded: list[int] = []
+    encode = FastDCAMSR.encode_reference
+
+    def counted(self: FastDCAMSR, reference: Tensor) -> Any:
+        encoded.append(len(reference))
+        return encode(self, reference)
+
+    monkeypatch.setattr(FastDCAMSR, "encode_reference", counted)
+    reference = pair()[0]
+    target, _ = simulate(reference, 2)
+    other, plain = target.with_array(target.array_kji**0.8), dataclasses.replace(settings, maps="none")
+    alone = enhance(other, reference, plain)
+    slices = len(encoded)
+    assert slices > 0
+    for short in (False, True):
+        memory = Memory()
+        if short:
+            # As if the network could want all there is.
+            monkeypatch.setattr("mcsr.pipeline_inputs.MOST_BYTES_PER_PIXEL", 2**40)
+        encoded.clear()
+        enhance(target, reference, plain, memory=memory)
+        assert len(encoded) == slices
+        second = enhance(other, reference, plain, memory=memory)
+        assert len(encoded) == (2 * slices if short else slices)
+        assert "result" not in second.provenance["recalled"]
+        assert np.array_equal(second.sr.array_kji, alone.sr.array_kji)
 
 
 def test_a_given_transform_carries_the_reference_and_nothing_is_registered(

@@ -50,6 +50,10 @@ _one_at_a_time = threading.Lock()
 class _NetworkAlone(Memory):
     """Keeps the network from one subject to the next, and nothing as large as a volume."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.references = None
+
     def recall(self, kind: str, made_from: Sequence[Any], make: Callable[[], Thing]) -> Thing:
         return super().recall(kind, made_from, make) if kind == "network" else make()
 

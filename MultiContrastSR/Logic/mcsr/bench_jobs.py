@@ -24,13 +24,23 @@ from .progress import never_cancelled
 from .subjects import find_subject_pairs
 from .worker_arrays import write_array
 from .worker_jobs import read_request, run_job
-from .worker_messages import REQUEST_FILE, ArrayFile, Request
+from .worker_messages import REQUEST_FILE, ArrayFile, Matrix, Request
 
 TARGET_FILE, REFERENCE_FILE = "target.nii.gz", "reference.nii.gz"
 NETWORK_STAGE = "Enhancing"
 _START, _READ, _PREPARE, _WRITE = "Starting Python, PyTorch", "Reading", "Loading the model, checks", "Writing"
 
 FIRST, OTHER_SCANS, SAME_SCANS = "first job", "second job, other scans", "second job, same scans, consistency off"
+PLACED, OTHER_TARGET = "other scans, reference placed by hand", "another target, same reference and place"
+_JOBS: dict[str, tuple[float, float, dict[str, Any]]] = {
+    FIRST: (1.0, 1.0, {}),
+    OTHER_SCANS: (0.9, 0.9, {}),
+    SAME_SCANS: (0.9, 0.9, {"consistency": False}),
+    PLACED: (0.8, 0.8, {}),
+    OTHER_TARGET: (0.7, 0.8, {}),
+}
+"""Brightness of target and reference, which makes them other scans, and settings that differ from the first job's."""
+
 COMMANDS = {
     "Python alone": "pass",
     "import of PyTorch": "import torch",
@@ -172,13 +182,15 @@ def measure_start(rounds: int, passed: Callable[[float], None]) -> Timed:
 def measure_worker(
     folder: Path, settings: Settings, threads: int, rounds: int, check: Check, passed: Callable[[float], None]
 ) -> Timed:
-    """Let a worker process do three jobs, one after the other, as the panel in Slicer does; a new one each round."""
-    found: dict[str, list[float]] = {name: [] for name in (FIRST, OTHER_SCANS, SAME_SCANS)}
+    """Let a worker process do `_JOBS`, one after the other, as the panel in Slicer does; a new process each round."""
+    found: dict[str, list[float]] = {name: [] for name in _JOBS}
     chosen = {**asdict(settings), "weights": None}
     for number in range(rounds):
-        names = [f"job{number}{letter}" for letter in "abc"]
-        for name, factor, consistency in zip(names, (1.0, 0.9, 0.9), (True, True, False), strict=True):
-            hand_in(folder, name, chosen | {"consistency": consistency}, factor)
+        names = [f"job{number}-{place}" for place in range(len(_JOBS))]
+        for name, (kind, (target, reference, others)) in zip(names, _JOBS.items(), strict=True):
+            # Registering two targets leads to two places of the reference, a little apart, and so to two references.
+            placed = np.linalg.inv(DEMO_MOTION) if kind in (PLACED, OTHER_TARGET) else None
+            hand_in(folder, name, chosen | others, target, reference, placed)
         started = time.time()
         seconds = in_own_process(do_jobs, folder, names, threads, started, check=check)
         for name, value in zip(found, seconds, strict=True):
@@ -199,16 +211,26 @@ def do_jobs(folder: Path, names: list[str], threads: int, started: float) -> lis
     return seconds
 
 
-def hand_in(folder: Path, name: str, settings: dict[str, Any], factor: float) -> None:
-    """A job's folder as the panel writes it; scans that are `factor` times as bright are others to the worker."""
+def hand_in(
+    folder: Path,
+    name: str,
+    settings: dict[str, Any],
+    target: float,
+    reference: float,
+    reference_to_target: np.ndarray | None = None,
+) -> None:
+    """A job's folder as the panel writes it; a scan that is so many times as bright is another to the worker."""
     place = folder / name
     place.mkdir()
     files = []
-    for role, file in (("target", TARGET_FILE), ("reference", REFERENCE_FILE)):
+    for role, file, factor in (("target", TARGET_FILE, target), ("reference", REFERENCE_FILE, reference)):
         volume = read_volume(folder / file)
         write_array(place / f"{role}.npy", (factor * volume.array_kji).astype(np.float32))
-        matrix = tuple(tuple(float(x) for x in row) for row in volume.ijk_to_ras)
-        files.append(ArrayFile(f"{role}.npy", matrix, role))
-    target, reference = files
-    request = Request(name, "enhance", target, reference, settings=settings)
+        files.append(ArrayFile(f"{role}.npy", _rows(volume.ijk_to_ras), role))
+    placed = None if reference_to_target is None else _rows(reference_to_target)
+    request = Request(name, "enhance", files[0], files[1], settings=settings, reference_to_target_ras=placed)
     (place / REQUEST_FILE).write_text(request.to_json(), encoding="utf-8")
+
+
+def _rows(matrix: np.ndarray) -> Matrix:
+    return tuple(tuple(float(x) for x in row) for row in matrix)

@@ -206,7 +206,10 @@ def _waiting(findings: Findings) -> Sheet:
         for name in findings.worker.seconds:
             faster = "" if name == FIRST else times(findings.worker.ratio(FIRST, name))
             rows.append([name, number(findings.worker.of(name).middle), faster])
-    note = "Second job: in the worker process that Slicer keeps, which knows the network and, of the same scans, more."
+    note = (
+        "Second and later jobs: in the worker process that Slicer keeps, which knows the network and, of the same "
+        "scans, more; of a reference in the same place what the network made of it."
+    )
     notes = [note] if findings.worker else []
     return Sheet("Start-up and second job", ["what", "seconds", "faster than\nthe first job"], rows, notes)
 

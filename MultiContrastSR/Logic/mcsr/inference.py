@@ -36,6 +36,7 @@ TILE_STEP_HR = 32
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 Compute = Callable[[Tensor, Tensor, Sequence[torch.Generator]], Tensor]
+Encode = Callable[[Network, Tensor], Any]
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,7 @@ def enhance_slices(
     *,
     seeds: Sequence[int] | None = None,
     into: tuple[np.ndarray, np.ndarray] | None = None,
+    encode: Encode | None = None,
     update: Callable[[float], None] = lambda fraction: None,
 ) -> tuple[np.ndarray, Plan]:
     """Super-resolve all slices on the plan's canvas; outside it the result is the sinc interpolation.
@@ -147,6 +149,7 @@ def enhance_slices(
         plan: where memory runs out, smaller batches, then tiles are tried.
         seeds: one for each slice, for networks that sample; 0, 1, ... when left out.
         into: array to write to, and which slice of it each of these is (K,); a new array of these when left out.
+        encode: in place of the network's `encode_reference`, where encodings are kept.
         update: receives the fraction done between batches; may raise `Cancelled`.
 
     Returns:
@@ -157,7 +160,7 @@ def enhance_slices(
     running = fast_path(network) if plan.fast else network
 
     def super_resolved(target: Tensor, ref: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
-        return running(target, ref, generator=generators).sr
+        return running(target, encode(running, ref) if encode else ref, generator=generators).sr
 
     for batch in run_batches(super_resolved, running, target_lr, reference, plan, seeds=seeds, update=update):
         plan = batch.plan

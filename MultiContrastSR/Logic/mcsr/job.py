@@ -15,6 +15,7 @@ import torch
 
 from . import __version__
 from .degradation import FactorsKJI, upsample
+from .encoded_references import EncodedReferences
 from .geometry import AxisOrder, Grid, display_order, refine_grid
 from .inference import Plan
 from .intensity import is_magnitude
@@ -135,6 +136,7 @@ class Memory:
 
     def __init__(self, *, keeps: bool = True) -> None:
         self.keeps = keeps
+        self.references = EncodedReferences() if keeps else None
         self._things: dict[str, tuple[str, Any]] = {}
         self.recalled: list[str] = []
         """Kinds that the job at hand did not have to make."""

@@ -16,6 +16,7 @@ from .degradation import upsample
 from .errors import DeviceError, InputError, WeightsError
 from .geometry import Grid, crop_grid, display_order, plane_name, slice_axis, slice_axis_of_plane
 from .inference import Plan, make_plan
+from .inference_cost import MOST_BYTES_PER_PIXEL
 from .intensity import foreground, foreground_level, intensity_scale
 from .job import Job, Memory, Settings
 from .maps import choose_views
@@ -36,6 +37,9 @@ _BARE_SLICE = 0.05
 _EMPTY_SLICE = 0.01
 _RESERVE = 8
 """One part in so many of the memory that is left stays free: what a network takes is foretold, not measured."""
+
+_KEPT = 4
+"""Encoded references, which the next job may want or not, take one part in so many of what nothing else takes."""
 
 _TRUST_VOLUMES = 4
 """What trust maps take beside themselves: second opinions, and what the expected error is told from."""
@@ -173,8 +177,8 @@ def plan_of(job: Job) -> Plan:
     Raises:
         DeviceError: a device or a precision that cannot be used; too little memory.
     """
-    settings, bound = job.settings, memory_bound(job.settings.memory)
-    left = bound - resident_bytes() - declared_bytes(job)
+    settings, bound, references = job.settings, memory_bound(job.settings.memory), job.memory.references
+    left = bound - resident_bytes() - declared_bytes(job) + (references.held_bytes if references else 0)
     if left < WORKING_BYTES:
         needed = size_text(bound - left + WORKING_BYTES)
         allowed, remedy = f"the {size_text(bound)} that can be used", "close other programs"
@@ -186,7 +190,16 @@ def plan_of(job: Job) -> Plan:
         )
     conventions, budget = Conventions.of(job.card), left - left // _RESERVE
     canvas, maps = canvas_of(job), bool(job.views)
-    return make_plan(job.network, canvas, settings.device, settings.precision, conventions, budget=budget, maps=maps)
+    plan = make_plan(job.network, canvas, settings.device, settings.precision, conventions, budget=budget, maps=maps)
+    if references:
+        references.begin(_room_for_encodings(job, plan, budget))
+    return plan
+
+
+def _room_for_encodings(job: Job, plan: Plan, budget: int) -> int:
+    """Bytes of the budget in which encoded references may be kept: a part of what the network leaves of it."""
+    pixels = plan.canvas.rows * plan.canvas.columns * job.factors_kji[1] ** 2
+    return max(0, budget - pixels * MOST_BYTES_PER_PIXEL) // _KEPT
 
 
 def declared_bytes(job: Job) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 
 from .consistency import Consistent, acquired_band, enforce_consistency, misfit
 from .degradation import degradation_named
-from .inference import Plan, enhance_slices
+from .inference import Encode, Plan, enhance_slices
 from .intensity import is_magnitude
 from .job import Job
 from .memory import SliceSource
@@ -27,7 +27,14 @@ def super_resolved(job: Job, given: LaidOut, plan: Plan, report: JobProgress) ->
     scaled, job.plan = job.memory.recall(
         "result",
         made_from(job, given, plan),
-        lambda: run_network(job, given, given.slices, plan, update=lambda done: report.update(share * done)),
+        lambda: run_network(
+            job,
+            given,
+            given.slices,
+            plan,
+            encode=_kept_encodings(job, plan),
+            update=lambda done: report.update(share * done),
+        ),
     )
     if job.plan.tile not in (None, job.network.native_size):
         job.warnings.append(
@@ -58,12 +65,13 @@ def run_network(
     slices: tuple[np.ndarray, SliceSource],
     plan: Plan,
     *,
+    encode: Encode | None = None,
     update: Callable[[float], None],
     seed: int = 0,
 ) -> tuple[np.ndarray, Plan]:
     """The network on slices (k, h, w) and (k, H, W) of those that hold signal: (K, H, W), and the plan that worked."""
     into, seeds = (job.new_array(), np.flatnonzero(given.lit)), [seed + s for s in given.seeds]
-    return enhance_slices(job.network, *slices, plan, seeds=seeds, into=into, update=update)
+    return enhance_slices(job.network, *slices, plan, seeds=seeds, into=into, encode=encode, update=update)
 
 
 def finished(job: Job, given: LaidOut, scaled: np.ndarray) -> np.ndarray:
@@ -121,6 +129,15 @@ def summary_of(job: Job, given: LaidOut, expected_error: np.ndarray | None = Non
     return summarise(
         Findings(job.consistency, fit, job.reference_detail, given.lit, without_fit, of_slices, job.warnings)
     )
+
+
+def _kept_encodings(job: Job, plan: Plan) -> Encode | None:
+    """Encodings of references that an earlier job of this process may have left, and the next one may find."""
+    known = job.memory.references
+    if known is None or plan.device != "cpu" or not job.network.uses_reference:
+        return None
+    made_by = job.weights and job.weights.sha256, plan.precision, plan.fast
+    return lambda network, reference: known.encoding(network, reference, made_by)
 
 
 def _doubtful(job: Job) -> np.ndarray:
