@@ -17,9 +17,10 @@ from mcsr.itk import from_itk
 from mcsr.registration import (
     ACCEPTANCE_MARGIN,
     Registration,
+    _correlation,
+    _edges,
     _eroded,
     _joined,
-    gradient_correlation,
     register_rigid,
 )
 from mcsr.volume import Volume
@@ -122,7 +123,8 @@ def test_a_shift_of_most_of_the_head_is_recovered(target, reference):
     motion = rigid_matrix((0, 0, 0), np.array([60.0, -50.0, 30.0]), np.zeros(3))
     result = register_rigid(target, carried(reference, motion))
     assert result.accepted
-    assert distances_mm(target, result.reference_to_target @ motion, np.eye(4)).max() < 1.0
+    # As close as a small one: the last stage looks at the reference where it was found, not where its header has it.
+    assert distances_mm(target, result.reference_to_target @ motion, np.eye(4)).max() < 0.15
 
 
 def test_a_head_far_from_the_origin_is_registered_and_the_message_tells_its_motion(target, moved):
@@ -224,6 +226,10 @@ def test_cancelling_stops_it(target, reference, after):
 
     with pytest.raises(Cancelled):
         register_rigid(target, reference, cancelled=cancelled)
+
+
+def gradient_correlation(a: np.ndarray, b: np.ndarray, mask: np.ndarray) -> float:
+    return _correlation(_edges(a, mask), _edges(b, mask))
 
 
 def test_gradient_correlation_sees_edges_not_contrast():

@@ -30,16 +30,16 @@ MIN_KEPT_OVERLAP = 0.5
 """Of the target's signal that the reference covers with the header geometry, what it must still cover: images that
 have nothing in common are driven apart until a corner happens to match."""
 
-FINE_VOXELS = 3_000_000
-"""Voxels of the finest working grid over the target's box, at most: 1.3 mm for a head, in proportion for all else."""
+FINE_VOXELS = 1_500_000
+"""Voxels of the finest working grid over the target's box, at most: 1.7 mm for a head, in proportion for all else."""
 
-MOST_REFERENCE_VOXELS = 16 * FINE_VOXELS
+MOST_REFERENCE_VOXELS = 48_000_000
 """Likewise over the reference's box, which may be a whole head beside a small target: a bound on memory."""
 
-SAMPLES = 100_000
-"""Voxels of the target, at most, that the mutual information is computed from."""
-
 HISTOGRAM_BINS = 32
+
+CROP_MARGIN = 8
+"""Voxels of the finest working grid that stay around the target's signal: more than the last stage still moves."""
 
 
 @dataclass(frozen=True)
@@ -64,23 +64,27 @@ class Registration:
 
 @dataclass(frozen=True)
 class _Stage:
-    """A step of the multi-resolution search.
+    """A step of the multi-resolution search, each on voxels half as wide as the step before.
 
-    Lengths are in voxels of the finest working grid. Coarse stages see the air around the head, whose outline guides
-    them; the last one sees the target's signal alone: scalp and air bias the fit of FLAIR to T2 by half a millimetre.
+    Steps are in voxels of the finest working grid. Where the gradient turns back a step is shortened to `relaxation`
+    of its length; 0.7 stops the middle stage up to half a millimetre short of its optimum. `samples` is how many of the
+    target's voxels, at most, the mutual information is computed from: few lead close to the optimum, many place it.
+    The coarsest stage sees the air around the head, whose outline guides it; the others see the target's signal alone:
+    scalp and air bias the fit of FLAIR to T2 by half a millimetre.
     """
 
-    voxel: float
     first_step: float
     last_step: float
     iterations: int
+    relaxation: float
+    samples: int
     signal_only: bool
 
 
 _STAGES = (
-    _Stage(voxel=6.0, first_step=6.0, last_step=0.2, iterations=150, signal_only=False),
-    _Stage(voxel=3.0, first_step=1.5, last_step=0.1, iterations=100, signal_only=False),
-    _Stage(voxel=1.0, first_step=0.75, last_step=0.015, iterations=100, signal_only=True),
+    _Stage(first_step=4.0, last_step=0.2, iterations=150, relaxation=0.7, samples=25_000, signal_only=False),
+    _Stage(first_step=1.0, last_step=0.05, iterations=100, relaxation=0.9, samples=25_000, signal_only=True),
+    _Stage(first_step=0.2, last_step=0.015, iterations=100, relaxation=0.7, samples=100_000, signal_only=True),
 )
 
 
@@ -137,7 +141,7 @@ def register_rigid(
     slices = min(*target.grid.shape_ijk, *reference.grid.shape_ijk)
     target, reference = (_joined(volume, fine_mm) for volume in (target, reference))
     targets = _pyramid(target, fine_mm)
-    fixed = targets[-1]
+    fixed = targets[-1] = _cropped(targets[-1], _signal_points(targets[0]))
     job = _Job(seed, *_signal_extent(targets[0]), progress, cancelled)
     if slices < MIN_SLICES:
         correlation, _, _ = _correlations(fixed, reference, np.eye(4))
@@ -162,26 +166,10 @@ def register_rigid(
     return Registration(motion, True, before, after, message)
 
 
-def gradient_correlation(a: np.ndarray, b: np.ndarray, mask: np.ndarray) -> float:
-    """Correlate the gradient magnitudes of two images of any contrast: edges lie where edges lie.
-
-    Args:
-        a: (K, J, I) on an isotropic grid, at least 2 voxels along every axis.
-        b: the same shape, on the same grid.
-        mask: bool (K, J, I), the voxels to compare.
-
-    Returns:
-        Pearson's correlation, -1 to 1; 0 where either image has no edges or the mask has no voxels.
-    """
-    return _correlation(_edges(a, mask), _edges(b, mask))
-
-
 def _edges(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Length of the gradient at the voxels of a mask (N,), float64."""
-    squares = np.zeros(image.shape)
-    for part in np.gradient(image):
-        squares += np.square(part, dtype=np.float64)
-    return np.sqrt(squares[mask])
+    """Length of the gradient at the voxels of a mask (N,): edges lie where edges lie, whatever the contrast."""
+    edges = sitk.GradientMagnitude(sitk.GetImageFromArray(image))
+    return sitk.GetArrayViewFromImage(edges)[mask]
 
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> float:
@@ -217,7 +205,16 @@ def _search(targets: list[_Sampled], references: list[_Sampled], job: _Job) -> n
     best, _ = min(results, key=lambda result: result[1])
     for stage in range(1, len(_STAGES)):
         job.check(0.4 + 0.2 * stage)
+        if stage == len(_STAGES) - 1:
+            # ITK differentiates all of the reference, however little of it the target's signal lies on.
+            points = transform_points(_matrix(best), _signal_points(targets[0]))
+            references = [*references[:stage], _cropped(references[stage], points)]
         best, _ = _optimise(stage, targets, references, best, job)
+    return _matrix(best)
+
+
+def _matrix(best: sitk.Euler3DTransform) -> np.ndarray:
+    """(4, 4) of ITK's rotation about a centre."""
     matrix = np.eye(4)
     matrix[:3, 3] = best.TransformPoint((0.0, 0.0, 0.0))
     matrix[:3, :3] = np.array(best.GetMatrix()).reshape(3, 3)
@@ -238,10 +235,10 @@ def _optimise(
     method.SetMetricMovingMask(_itk_in_ras(reference.covered.astype(np.uint8), grids[1]))
     method.SetMetricSamplingStrategy(method.RANDOM)
     # ITK takes a seed of 0 as "from the clock".
-    method.SetMetricSamplingPercentage(min(1.0, SAMPLES / max(1, int(seen.sum()))), job.seed + 1)
+    method.SetMetricSamplingPercentage(min(1.0, stage.samples / max(1, int(seen.sum()))), job.seed + 1)
     method.SetInterpolator(sitk.sitkLinear)
     method.SetOptimizerAsRegularStepGradientDescent(
-        stage.first_step * fine_mm, stage.last_step * fine_mm, stage.iterations, 0.7, 1e-8
+        stage.first_step * fine_mm, stage.last_step * fine_mm, stage.iterations, stage.relaxation, 1e-8
     )
     # One step turns the head's rim about as far as it shifts the head.
     method.SetOptimizerScales([job.radius_mm**2] * 3 + [1.0] * 3)
@@ -277,19 +274,21 @@ def _joined(volume: Volume, voxel_mm: float) -> Volume:
 
 
 def _pyramid(volume: Volume, fine_mm: float) -> list[_Sampled]:
-    """The volume on the working grid of every stage, each but the finest made of the next finer."""
-    levels: list[_Sampled] = []
-    source = volume
-    for stage in reversed(_STAGES):
-        source = resample(source, _working_grid(volume.grid, fine_mm * stage.voxel), "linear")
-        levels.insert(0, _Sampled(source, coverage(volume.grid, source.grid)))
-    return levels
+    """The volume on the working grid of every stage: 2 x 2 x 2 voxels of a stage are one of the stage before."""
+    levels = [resample(volume, _working_grid(volume.grid, fine_mm), "linear")]
+    while len(levels) < len(_STAGES):
+        levels.insert(0, degrade_volume(levels[0], (2, 2, 2), "average", signed=True))
+    return [_Sampled(level, coverage(volume.grid, level.grid)) for level in levels]
 
 
 def _working_grid(grid: Grid, voxel_mm: float) -> Grid:
-    """Isotropic voxels along R, A and S about the bounds of a grid, the same for every storage order of it."""
+    """Isotropic voxels along R, A and S about the bounds of a grid, the same for every storage order of it.
+
+    Their number along each axis can be halved from stage to stage down to 4 at least, which ITK's derivatives need.
+    """
     low, high = grid.ras_bounds()
-    shape = np.maximum(2, np.ceil((high - low) / voxel_mm - 1e-6)).astype(int)
+    joined = 2 ** (len(_STAGES) - 1)
+    shape = joined * np.maximum(4, np.ceil((high - low) / (joined * voxel_mm) - 1e-6)).astype(int)
     matrix = np.diag([voxel_mm] * 3 + [1.0])
     matrix[:3, 3] = (low + high) / 2 - voxel_mm * (shape - 1) / 2
     return Grid(tuple(shape.tolist()), matrix)
@@ -297,13 +296,28 @@ def _working_grid(grid: Grid, voxel_mm: float) -> Grid:
 
 def _signal_extent(sampled: _Sampled) -> tuple[np.ndarray, float]:
     """Centroid (3,) of the signal in RAS mm, and its root-mean-square distance from there in mm."""
-    signal = foreground(sampled.volume.array_kji)
-    if not signal.any():
-        signal = sampled.covered if sampled.covered.any() else np.ones_like(sampled.covered)
-    points = sampled.volume.grid.to_ras(np.argwhere(signal)[:, ::-1])
+    points = _signal_points(sampled)
     centre = points.mean(axis=0)
     voxel = float(sampled.volume.grid.spacing_ijk_mm[0])
     return centre, max(voxel, float(np.sqrt(np.square(points - centre).sum(axis=1).mean())))
+
+
+def _signal_points(sampled: _Sampled) -> np.ndarray:
+    """RAS mm (N, 3) of the voxels that hold signal, or of all in the volume's box where none does."""
+    signal = foreground(sampled.volume.array_kji)
+    if not signal.any():
+        signal = sampled.covered if sampled.covered.any() else np.ones_like(sampled.covered)
+    return sampled.volume.grid.to_ras(np.argwhere(signal)[:, ::-1])
+
+
+def _cropped(sampled: _Sampled, points_ras: np.ndarray) -> _Sampled:
+    """What lies around points (N, 3), with `CROP_MARGIN` to each side."""
+    ijk = sampled.volume.grid.to_ijk(points_ras)
+    last = np.array(sampled.volume.grid.shape_ijk) - 1
+    low = np.clip(np.floor(ijk.min(axis=0)) - CROP_MARGIN, 0, last).astype(int)
+    high = np.clip(np.ceil(ijk.max(axis=0)) + CROP_MARGIN, 0, last).astype(int)
+    volume = sampled.volume.cropped(tuple(low.tolist()), tuple((high - low + 1).tolist()))
+    return _Sampled(volume, sampled.covered[tuple(slice(a, b + 1) for a, b in zip(low[::-1], high[::-1], strict=True))])
 
 
 def _itk_in_ras(array_kji: np.ndarray, grid: Grid) -> sitk.Image:

@@ -13,7 +13,7 @@ from .trust_fit import FIT, ReferenceFit
 LARGEST_MISFIT_PERCENT = 1.0
 """RMS difference to the acquired input, of its range, up to which a result counts as consistent."""
 
-BASIS = "limits set on six training sessions of three patients with MS"
+BASIS = "limits set on our training and validation scans of patients with MS"
 
 
 @dataclass(frozen=True)
