@@ -144,13 +144,14 @@ def test_no_output_overwrites_an_input(files: tuple[Path, Path, Path], tmp_path:
     assert target.read_bytes() == before
 
 
+@pytest.mark.parametrize("writer", ["write_container", "write_volume", "write_figure"])
 def test_a_full_disk_leaves_nothing(
-    files: tuple[Path, Path, Path], tmp_path: Path, untrained_x2: Path, monkeypatch: pytest.MonkeyPatch
+    files: tuple[Path, Path, Path], tmp_path: Path, untrained_x2: Path, monkeypatch: pytest.MonkeyPatch, writer: str
 ) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("mcsr.outputs.write_container", full)
+    monkeypatch.setattr(f"mcsr.outputs.{writer}", full)
     result = enhance(files, tmp_path / "out", untrained_x2)
     assert result.exit_code == OutputError.exit_code
     assert "No space left on device" in " ".join(result.output.split())

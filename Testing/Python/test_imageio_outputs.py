@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import SimpleITK as sitk
 from helpers import EXTENSIONS, full_disk, mri, one_sentence
 from mcsr import imageio
 from mcsr.errors import OutputError
+from mcsr.geometry import AxisOrder
 from mcsr.imageio import check_output_path, prepare_output_folder, read_volume, write_volume
 from mcsr.volume import Volume
 
@@ -41,6 +43,14 @@ class TestWriting:
         with pytest.raises(KeyboardInterrupt):
             write_volume(mri(), tmp_path / f"a{extension}")
         assert os.listdir(tmp_path) == []
+
+    @pytest.mark.parametrize("dtype", ["int16", "uint8", "float32"])
+    def test_compressed_nifti_holds_what_itk_writes(self, tmp_path: Path, dtype: str) -> None:
+        volume = mri(dtype=dtype).reordered(AxisOrder((1, 2, 0), (True, False, True)))
+        volume = volume.with_array(1000.3 * (volume.array_kji - 60))
+        for extension in (".nii", ".nii.gz"):
+            write_volume(volume, tmp_path / f"a{extension}")
+        assert gzip.decompress((tmp_path / "a.nii.gz").read_bytes()) == (tmp_path / "a.nii").read_bytes()
 
     def test_no_such_folder(self, tmp_path: Path) -> None:
         with pytest.raises(OutputError) as error:

@@ -18,7 +18,7 @@ from .checks import check_scalar_mri
 from .errors import GeometryError, InputError, OutputError
 from .geometry import Grid, same_space
 from .imageio_dicom import read_dicom_series
-from .imageio_nifti import NiftiHeader, check_place, nonfinite_voxels, read_nifti_header
+from .imageio_nifti import NiftiHeader, check_place, nonfinite_voxels, read_nifti_header, write_other_voxels
 from .imageio_text import check_metaimage, check_nrrd
 from .itk import from_itk, to_itk
 from .temporary import temporary_beside
@@ -87,17 +87,17 @@ def write_volume(volume: Volume, path: str | Path, dtype: str | None = None) -> 
         raise OutputError(f"{path.name} has no extension that can be written; use one of {', '.join(_WRITABLE)}.")
     if suffix in (".nii", ".nii.gz") and not volume.grid.is_orthogonal:
         raise OutputError(f"NIfTI cannot hold the sheared axes of {volume.name}; write {path.name} as .nrrd instead.")
-    image = to_itk(volume, dtype or volume.source_dtype)
-    with complete_file(path) as temporary, _silent_stderr():
-        writer = sitk.ImageFileWriter()
-        writer.SetImageIO(_IMAGE_IOS[_FORMATS[suffix]])
-        writer.SetFileName(str(temporary))
-        writer.SetUseCompression(suffix != ".nii")
+    dtype = dtype or volume.source_dtype
+    with complete_file(path) as temporary:
         try:
-            writer.Execute(image)
+            if suffix == ".nii.gz":
+                _write_with_itk(volume.cropped((0, 0, 0), (1, 1, 1)), temporary, dtype)
+                columns, rows, count = volume.grid.shape_ijk
+                slices = (volume.cropped((0, 0, k), (columns, rows, 1)).stored(dtype) for k in range(count))
+                write_other_voxels(temporary, volume.grid.shape_ijk, slices)
+            else:
+                _write_with_itk(volume, temporary, dtype)
             _check_written(temporary, volume.grid)
-        except OutputError:
-            raise
         except (RuntimeError, InputError) as error:
             raise OSError("no space left, or the folder is not writable") from error
 
@@ -264,12 +264,23 @@ def _check_scalar_3d(header: sitk.ImageFileReader, name: str) -> None:
         )
 
 
+def _write_with_itk(volume: Volume, path: Path, dtype: str) -> None:
+    suffix = _suffix(path)
+    writer = sitk.ImageFileWriter()
+    writer.SetImageIO(_IMAGE_IOS[_FORMATS[suffix]])
+    writer.SetFileName(str(path))
+    writer.SetUseCompression(suffix != ".nii")
+    with _silent_stderr():
+        writer.Execute(to_itk(volume, dtype))
+
+
 def _check_written(path: Path, grid: Grid) -> None:
-    """A full disk cuts a NIfTI file short without any error; and a geometry must come back as it was given."""
+    """A full disk lets ITK cut a .nii file short without any error; and a geometry must come back as it was given."""
     nifti = _checked_header(path)
-    if nifti is not None:
+    if nifti is not None and _suffix(path) == ".nii":
         nonfinite_voxels(path, nifti)
-    header = _header(path)
+    with _silent_stderr():
+        header = _header(path)
     probe = sitk.Image([1, 1, 1], sitk.sitkUInt8)
     probe.SetOrigin(header.GetOrigin())
     probe.SetSpacing(header.GetSpacing())

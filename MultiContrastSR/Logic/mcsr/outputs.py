@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -120,29 +121,43 @@ def _move(staging: Path, folder: Path, maps: Iterable[str]) -> list[Path]:
 
 
 def _write_all(result: Result, extra: Mapping[str, Volume], folder: Path) -> None:
-    suffix = VOLUME_SUFFIXES[not result.sr.grid.is_orthogonal]
-    for name, volume in {"sr": result.sr, **extra}.items():
-        write_volume(volume, folder / f"{name}{suffix}")
     # Made here, once for all files that hold it.
     interpolated = result.interpolated
     residual = result.residual_to(interpolated)
-    write_volume(residual, folder / f"residual{suffix}")
+    volumes = {"sr": result.sr, "residual": residual, **extra}
     if result.maps:
         (folder / MAPS_FOLDER).mkdir()
-    for name, volume in result.maps.items():
-        write_volume(volume, folder / MAPS_FOLDER / f"{name}{suffix}")
-    contents = {"sr": result.sr, "interpolated": interpolated, "residual": residual, "reference": result.reference}
+        volumes |= {f"{MAPS_FOLDER}/{name}": volume for name, volume in result.maps.items()}
+    suffix = VOLUME_SUFFIXES[not result.sr.grid.is_orthogonal]
+    text = json.dumps(result.provenance, indent=2, allow_nan=False)
+    (folder / REPORT_FILE).write_text(text + "\n", encoding="utf-8")
+    # Side by side: what compresses and draws lets go of the interpreter.
+    pool = ThreadPoolExecutor(2)
+    try:
+        writers = [pool.submit(_write_figures, result, interpolated, folder)]
+        writers += [pool.submit(write_volume, volume, folder / f"{name}{suffix}") for name, volume in volumes.items()]
+        _write_container(result, interpolated, residual, folder)
+        for writer in writers:
+            writer.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _write_container(result: Result, interpolated: Volume, residual: Volume, folder: Path) -> None:
+    volumes = {"sr": result.sr, "interpolated": interpolated, "residual": residual, "reference": result.reference}
     texts = {
         name: {"description": f"{facts['title']}: {facts['meaning']}", "unit": facts["unit"]}
         for name, facts in result.provenance["maps"].items()
     }
-    write_container(folder / CONTAINER_FILE, contents | dict(result.maps), result.provenance, texts, result.tables)
-    text = json.dumps(result.provenance, indent=2, allow_nan=False)
-    (folder / REPORT_FILE).write_text(text + "\n", encoding="utf-8")
-    if find_spec("matplotlib"):  # an extra; the volumes do not depend on it
-        write_figure(folder / FIGURE_FILE, Panels.of(result, interpolated))
-        if result.maps:
-            write_maps_figure(folder / MAPS_FIGURE_FILE, result)
+    write_container(folder / CONTAINER_FILE, volumes | dict(result.maps), result.provenance, texts, result.tables)
+
+
+def _write_figures(result: Result, interpolated: Volume, folder: Path) -> None:
+    if not find_spec("matplotlib"):  # an extra; the volumes do not depend on it
+        return
+    write_figure(folder / FIGURE_FILE, Panels.of(result, interpolated))
+    if result.maps:
+        write_maps_figure(folder / MAPS_FIGURE_FILE, result)
 
 
 def _maps_of_earlier_job(folder: Path) -> set[str]:

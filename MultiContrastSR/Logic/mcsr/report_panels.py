@@ -9,7 +9,7 @@ import numpy as np
 
 from .errors import GeometryError
 from .geometry import Grid, display_order, plane_name, same_space
-from .intensity import foreground, intensity_scale
+from .intensity import foreground, foreground_level, intensity_scale
 from .job import Result
 from .metrics import Scores
 from .report_style import nice_limit
@@ -103,7 +103,8 @@ def display_slice(volume: Volume, axis: int, index: int) -> np.ndarray:
 def brightest_slice(volume: Volume, axis: int) -> int:
     """The slice, counted in display order, that holds most signal."""
     slices = volume.reordered(display_order(volume.grid, axis)).array_kji
-    return int(np.argmax(np.where(foreground(slices), slices, 0).sum(axis=(1, 2), dtype=np.float64)))
+    level = foreground_level(slices, slices.size)
+    return int(np.argmax([pixels[pixels > level].sum(dtype=np.float64) for pixels in slices]))
 
 
 @dataclass(frozen=True)

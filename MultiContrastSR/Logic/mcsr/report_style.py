@@ -21,6 +21,8 @@ DISPLAY_LETTERS = {"axial": "RLAP", "sagittal": "APSI", "coronal": "RLSI"}
 TEXT, FAINT, MARK = "#ececec", "#a8a8a8", "#ffb000"
 NOTICE = "Research use only."
 _DPI = 110
+# The fastest: a file a fifth larger, in half the time.
+_PNG_LEVEL = 1
 _NICE_PERCENT = (1, 2, 5, 10, 15, 20, 30, 50, 100)
 
 
@@ -47,7 +49,7 @@ def save_figure(path: Path, figure: Figure) -> None:
         OutputError: the file cannot be written.
     """
     with complete_file(path) as temporary:
-        figure.savefig(temporary, format="png", facecolor="black")
+        figure.savefig(temporary, format="png", facecolor="black", pil_kwargs={"compress_level": _PNG_LEVEL})
 
 
 def show_slice(axes: Axes, pixels: np.ndarray, spacing: np.ndarray, **how: Any) -> tuple[float, float, float, float]:
