@@ -181,6 +181,9 @@ def test_a_reference_that_does_not_fit_is_not_used(volumes: tuple[Volume, Volume
     assert forced.provenance["summary"][2].startswith(
         "Reference used in all slices: whether it fits was not acted upon"
     )
+    coarse, _ = simulate(reference, 2)
+    told = enhance(target, coarse, dataclasses.replace(settings, fallback=False)).provenance["summary"][2]
+    assert "as was asked for; it carries detail to" in told
 
 
 def test_a_reference_that_fits_in_part_is_used_where_it_does(

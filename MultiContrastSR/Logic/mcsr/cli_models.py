@@ -210,8 +210,8 @@ def _card_table(name: str, card: dict[str, Any]) -> Table:
     pixels = f", pixels of the result {low:.2f} to {high:.2f} mm" if low else ""
     rows = {
         "intended use": f"research only; {slices} at x{card['scale']}{pixels}",
-        "limits": "Other anatomy, scanners and pixels than those of its data were never tested. A lesion that one scan "
-        f"alone shows may fade, or leak from the reference: `mcsr lesions --models {name}` measures it.",
+        "limits": "Other anatomy, scanners and pixels than those of its data may come out worse. A lesion that one "
+        f"scan alone shows may fade, or leak from the reference: `mcsr lesions --models {name}` measures it.",
     }
     for key, words in _CARD_ROWS.items():
         value = card.get(key, "")

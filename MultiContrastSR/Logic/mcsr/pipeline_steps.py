@@ -125,7 +125,8 @@ def summary_of(job: Job, given: LaidOut, expected_error: np.ndarray | None = Non
         without_fit = "Reference not used: none was given, so that the target, interpolated, was its own."
     fit = job.fit if job.settings.fallback else None
     if job.fit is not None and fit is None:
-        without_fit = "Reference used in all slices: whether it fits was not acted upon, as was asked for."
+        detail = f"; {job.reference_detail}" if job.reference_detail else ""
+        without_fit = f"Reference used in all slices: whether it fits was not acted upon, as was asked for{detail}."
     return summarise(
         Findings(job.consistency, fit, job.reference_detail, given.lit, without_fit, of_slices, job.warnings)
     )
