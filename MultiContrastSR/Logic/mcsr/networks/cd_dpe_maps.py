@@ -60,7 +60,7 @@ def _part_specs(updates: int, global_skip: bool) -> dict[str, MapSpec]:
 
 
 def _alignment_specs(updates: int) -> dict[str, MapSpec]:
-    displacement = partial(MapSpec, family=_ALIGNMENT, kind="displacement", unit="px", colours="wheel")
+    displacement = partial(MapSpec, family=_ALIGNMENT, kind="displacement", unit="pixels", colours="wheel")
     mask = partial(MapSpec, family=_ALIGNMENT, unit="0 to 1", limits=(0.0, 1.0))
     specs = {
         "warped_reference": _GREY(

@@ -134,7 +134,7 @@ def _matching_specs(number: int) -> dict[str, MapSpec]:
             "place, arbitrary in air.",
             "Matching",
             kind="displacement",
-            unit="pixel",
+            unit="pixels",
             colours="wheel",
             cell=TOKEN,
             smooth=False,

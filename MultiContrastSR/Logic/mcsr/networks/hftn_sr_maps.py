@@ -124,7 +124,7 @@ def _specs_of_stage(number: int, scale: int, transfer: str) -> dict[str, MapSpec
             "Where in the reference the best matching patch lies: colour is direction, strength is distance.",
             "Matching",
             kind="displacement",
-            unit="px",
+            unit="pixels",
             colours="wheel",
             cell=patch,
             smooth=False,
