@@ -81,7 +81,7 @@ class Worker:
         work_folder: with the inbox and the jobs.
         channel: for events.
         watch: see there.
-        rest_seconds: idle time after which the memory of a GPU is given back.
+        rest_seconds: idle time after which memory that the next job can do without is given back.
         exit_seconds: idle time after which the process ends.
     """
 
@@ -111,7 +111,7 @@ class Worker:
             if idle > self._exit_seconds:
                 return "idle"
             if idle > self._rest_seconds and not resting:
-                self._memory.leave_gpu()
+                self._memory.rest()
                 resting = True
                 self._emit("idle")
             time.sleep(_LOOK_SECONDS)

@@ -43,11 +43,12 @@ def test_the_same_reference_is_encoded_once_for_the_same_weights():
     assert known.held_bytes == 7 * SIZE
 
 
-def test_a_slice_of_another_shape_is_another_reference():
+def test_slices_that_change_their_shape_are_of_a_job_that_is_short_of_memory():
     known, network = EncodedReferences(), Counting()
     known.begin(100 * SIZE)
     for shape in ((1, 1, 8, 6), (1, 1, 6, 8)):
         assert known.encoding(network, torch.zeros(shape), "")[0].shape == shape  # type: ignore[arg-type]
+        assert known.held_bytes == SIZE
     assert network.made == 2
 
 
@@ -62,12 +63,22 @@ def test_a_volume_too_large_keeps_its_first_slices_and_older_ones_make_room():
     assert ask(known, network, range(10, 13)) == 3
     assert known.held_bytes == 4 * SIZE
     known.begin(4 * SIZE)
-    assert ask(known, network, range(10, 13)) == 0
-    assert ask(known, network, range(3, 4)) == 0, "the oldest made room"
+    assert known.held_bytes == 3 * SIZE, "a job finds those of the job before alone"
+    known.begin(4 * SIZE)
+    assert ask(known, network, range(10, 13)) == 0, "a job that needs none leaves them"
     known.begin(SIZE)
     assert known.held_bytes == SIZE
     known.begin(0)
     assert known.held_bytes == 0
+
+
+def test_at_rest_nothing_is_held():
+    known, network = EncodedReferences(), Counting()
+    known.begin(4 * SIZE)
+    ask(known, network, range(3))
+    known.clear()
+    assert known.held_bytes == 0
+    assert ask(known, network, range(3)) == 3
 
 
 @pytest.mark.parametrize("name", [name for name in network_names() if name.endswith("-s")])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,28 @@ class TestWriting:
         for extension in (".nii", ".nii.gz"):
             write_volume(volume, tmp_path / f"a{extension}")
         assert gzip.decompress((tmp_path / "a.nii.gz").read_bytes()) == (tmp_path / "a.nii").read_bytes()
+
+    def test_blocks_and_noise_are_each_compressed_well(self, tmp_path: Path) -> None:
+        noise = np.random.default_rng(0).normal(size=(3, 64, 64)).astype(np.float32)
+        for pixels in (noise, noise.repeat(4, axis=1).repeat(4, axis=2)):
+            write_volume(Volume(pixels, np.eye(4), source_dtype="float32"), tmp_path / "a.nii.gz")
+            content = gzip.decompress((tmp_path / "a.nii.gz").read_bytes())
+            assert (tmp_path / "a.nii.gz").stat().st_size < 1.1 * len(zlib.compress(content, 1))
+
+    @pytest.mark.parametrize("extension", [".nii", ".nii.gz"])
+    def test_a_shear_too_small_to_see_beforehand_is_seen_in_the_file(self, tmp_path: Path, extension: str) -> None:
+        matrix = np.eye(4)
+        matrix[0, 1] = 8e-5
+        with pytest.raises(OutputError) as error:
+            write_volume(Volume(np.ones((4, 250, 250)), matrix), tmp_path / f"a{extension}")
+        assert one_sentence(error, "cannot hold the geometry", ".nrrd")
+        assert os.listdir(tmp_path) == []
+
+    @pytest.mark.parametrize("extension", [".nii", ".nii.gz"])
+    def test_an_axis_too_long_for_nifti(self, tmp_path: Path, extension: str) -> None:
+        with pytest.raises(OutputError) as error:
+            write_volume(Volume(np.ones((1, 2, 32768)), np.eye(4)), tmp_path / f"a{extension}")
+        assert one_sentence(error, "32767", ".nrrd")
 
     def test_no_such_folder(self, tmp_path: Path) -> None:
         with pytest.raises(OutputError) as error:

@@ -27,7 +27,7 @@ LOGIC = MODULE_FOLDER / "Logic"
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"mcsr"}),
     frozenset({"errors", "model_folders"}),
-    frozenset({"geometry", "progress", "temporary"}),
+    frozenset({"geometry", "progress", "temporary", "compression"}),
     frozenset({"volume"}),
     frozenset({"itk", "intensity", "degradation", "canvas", "conventions", "checks", "memory"}),
     frozenset({"networks", "resampling", "imageio", "container", "metrics"}),

@@ -99,7 +99,7 @@ def test_a_recalled_result_is_the_same_and_said(settings: Settings, volumes: tup
     assert first.provenance["recalled"] == []
     assert again.provenance["recalled"] == ["network", "reference", "result"]
     assert np.array_equal(first.sr.array_kji, again.sr.array_kji)
-    memory.leave_gpu()
+    memory.rest()
     free = enhance(*volumes, dataclasses.replace(plain, consistency=False), memory=memory)
     alone = enhance(*volumes, dataclasses.replace(plain, consistency=False))
     assert np.array_equal(free.sr.array_kji, alone.sr.array_kji)

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zlib
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from .compression import LEVEL, compressed, strategy_for
 from .errors import InputError, OutputError
 from .imageio import complete_file
 from .volume import Volume
@@ -33,8 +33,6 @@ FORMAT = "mcsr-result"
 FORMAT_VERSION = 2
 _BLOCK_BYTES = 512
 _BEFORE_SUM = b"mcsr-result sha256 "
-# The fastest level: images with noise shrink hardly more with the slower ones.
-_GZIP_LEVEL = 1
 _MOST_VALUES = 2**31
 _TEXTS = ("description", "unit")
 
@@ -172,12 +170,13 @@ def _write_volume(group: h5py.Group, name: str, volume: Volume, texts: Mapping[s
         array.dtype,
         chunks=(1, *array.shape[1:]),
         compression="gzip",
-        compression_opts=_GZIP_LEVEL,
+        compression_opts=LEVEL,
         shuffle=True,
     )
     # HDF5's filters take one core. zlib lets go of the interpreter: the same chunks are made here on all cores.
+    strategy = strategy_for(_shuffled(array[len(array) // 2]))
     with ThreadPoolExecutor() as pool:
-        for k, chunk in enumerate(pool.map(_compressed, array)):
+        for k, chunk in enumerate(pool.map(lambda pixels: compressed(_shuffled(pixels), strategy), array)):
             dataset.id.write_direct_chunk((k, 0, 0), chunk)
     dataset.attrs["ijk_to_ras"] = volume.ijk_to_ras
     dataset.attrs["name"] = volume.name
@@ -185,12 +184,9 @@ def _write_volume(group: h5py.Group, name: str, volume: Volume, texts: Mapping[s
         dataset.attrs[key] = texts.get(key, "")
 
 
-def _compressed(array: np.ndarray) -> bytes:
-    """A chunk as HDF5's filters shuffle and gzip leave it."""
-    shuffled = np.ascontiguousarray(array).view(np.uint8).reshape(-1, array.itemsize).T
-    # In shuffled noise hardly anything but runs repeats: to search for more takes twice as long and finds no more.
-    compressor = zlib.compressobj(_GZIP_LEVEL, strategy=zlib.Z_RLE)
-    return compressor.compress(shuffled.tobytes()) + compressor.flush()
+def _shuffled(array: np.ndarray) -> bytes:
+    """A chunk as HDF5's filter of that name leaves it: the first bytes of all values, then the second ones, ..."""
+    return np.ascontiguousarray(array).view(np.uint8).reshape(-1, array.itemsize).T.tobytes()
 
 
 def _check_format(file: h5py.File, path: Path) -> None:

@@ -16,9 +16,9 @@ from .networks import Network
 class EncodedReferences:
     """Encodings of reference slices, on the CPU.
 
-    They are known by the slices' values, so that a recalled one is that which would be made. Where they would take more
-    than they may, the ones that the job at hand has not asked for make room, the oldest first; its own stay, since a
-    volume that is gone through again in the same order would otherwise find nothing.
+    They are known by the slices' values, so that a recalled one is that which would be made. A job finds those of the
+    job before and leaves its own: the first ones, where they would take more than they may, since a volume that is gone
+    through again in the same order would find none of the last ones.
     """
 
     def __init__(self) -> None:
@@ -26,12 +26,22 @@ class EncodedReferences:
         self._known: dict[bytes, tuple[Any, int]] = {}
         self._asked_for: set[bytes] = set()
         self._most_bytes = 0
+        self._shape: tuple[int, ...] | None = None
 
     def begin(self, most_bytes: int) -> None:
-        """A job begins, in which they may take so many bytes."""
+        """A job begins, in which they may take so many bytes; one that needed none leaves those that there were."""
         self._most_bytes = most_bytes
+        if self._asked_for:
+            for key in self._known.keys() - self._asked_for:
+                self._drop(key)
         self._asked_for.clear()
+        self._shape = None
         self._make_room(0)
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._known.clear()
+        self.held_bytes = 0
 
     def encoding(self, network: Network, reference: Tensor, made_by: Hashable) -> Any:
         """What `network` makes of a reference, now if it is not known.
@@ -41,7 +51,11 @@ class EncodedReferences:
             reference: (B, 1, H, W), float32, as for `Network.encode_reference`.
             made_by: all but the reference that the encoding depends on; its `repr` tells.
         """
-        digest = hashlib.blake2b(f"{made_by!r} {tuple(reference.shape)}".encode(), digest_size=16)
+        shape = tuple(reference.shape)
+        if self._shape not in (None, shape):
+            self.clear()  # memory ran out, and tiles took the place of whole slices
+        self._shape = shape
+        digest = hashlib.blake2b(f"{made_by!r} {shape}".encode(), digest_size=16)
         digest.update(reference.contiguous().numpy().data)
         key = digest.digest()
         self._asked_for.add(key)
@@ -58,8 +72,11 @@ class EncodedReferences:
         for key in [key for key in self._known if key not in self._asked_for]:
             if self.held_bytes + size <= self._most_bytes:
                 break
-            self.held_bytes -= self._known.pop(key)[1]
+            self._drop(key)
         return self.held_bytes + size <= self._most_bytes
+
+    def _drop(self, key: bytes) -> None:
+        self.held_bytes -= self._known.pop(key)[1]
 
 
 def tensor_bytes(encoding: Any) -> int:

@@ -18,7 +18,14 @@ from .checks import check_scalar_mri
 from .errors import GeometryError, InputError, OutputError
 from .geometry import Grid, same_space
 from .imageio_dicom import read_dicom_series
-from .imageio_nifti import NiftiHeader, check_place, nonfinite_voxels, read_nifti_header, write_other_voxels
+from .imageio_nifti import (
+    MOST_VOXELS_ALONG_AXIS,
+    NiftiHeader,
+    check_place,
+    nonfinite_voxels,
+    read_nifti_header,
+    write_other_voxels,
+)
 from .imageio_text import check_metaimage, check_nrrd
 from .itk import from_itk, to_itk
 from .temporary import temporary_beside
@@ -85,19 +92,32 @@ def write_volume(volume: Volume, path: str | Path, dtype: str | None = None) -> 
     suffix = next((s for s in _WRITABLE if path.name.lower().endswith(s)), None)
     if suffix is None:
         raise OutputError(f"{path.name} has no extension that can be written; use one of {', '.join(_WRITABLE)}.")
-    if suffix in (".nii", ".nii.gz") and not volume.grid.is_orthogonal:
-        raise OutputError(f"NIfTI cannot hold the sheared axes of {volume.name}; write {path.name} as .nrrd instead.")
+    if suffix in (".nii", ".nii.gz"):
+        if not volume.grid.is_orthogonal:
+            raise OutputError(
+                f"NIfTI cannot hold the sheared axes of {volume.name}; write {path.name} as .nrrd instead."
+            )
+        if max(volume.grid.shape_ijk) > MOST_VOXELS_ALONG_AXIS:
+            raise OutputError(
+                f"NIfTI holds at most {MOST_VOXELS_ALONG_AXIS} voxels along an axis, {volume.name} has more; "
+                f"write {path.name} as .nrrd instead."
+            )
     dtype = dtype or volume.source_dtype
     with complete_file(path) as temporary:
         try:
             if suffix == ".nii.gz":
                 _write_with_itk(volume.cropped((0, 0, 0), (1, 1, 1)), temporary, dtype)
-                columns, rows, count = volume.grid.shape_ijk
-                slices = (volume.cropped((0, 0, k), (columns, rows, 1)).stored(dtype) for k in range(count))
-                write_other_voxels(temporary, volume.grid.shape_ijk, slices)
+                columns, rows, _ = volume.grid.shape_ijk
+
+                def slice_at(k: int) -> np.ndarray:
+                    return volume.cropped((0, 0, k), (columns, rows, 1)).stored(dtype)
+
+                write_other_voxels(temporary, volume.grid.shape_ijk, slice_at)
             else:
                 _write_with_itk(volume, temporary, dtype)
             _check_written(temporary, volume.grid)
+        except OutputError:
+            raise
         except (RuntimeError, InputError) as error:
             raise OSError("no space left, or the folder is not writable") from error
 

@@ -10,12 +10,13 @@ import gzip
 import math
 import struct
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from .compression import LEVEL, strategy_for
 from .errors import GeometryError, InputError
 from .geometry import Grid, same_space
 
@@ -30,6 +31,7 @@ _GZIP_WINDOW = 31
 """zlib's largest window, with gzip's header and sum."""
 
 
+MOST_VOXELS_ALONG_AXIS = 32767
 _HEADER, _FIRST_VOXEL, _SIZES = 348, 352, 42
 _SIZE_OF_NIFTI_2 = 540
 _MAGIC = b"n+1\0"
@@ -106,22 +108,22 @@ def nonfinite_voxels(path: Path, header: NiftiHeader) -> np.ndarray | None:
     return bad if bad.any() else None
 
 
-def write_other_voxels(path: Path, shape_ijk: tuple[int, int, int], slices: Iterable[np.ndarray]) -> None:
+def write_other_voxels(path: Path, shape_ijk: tuple[int, int, int], slice_at: Callable[[int], np.ndarray]) -> None:
     """Give a .nii.gz file, of one voxel say, other voxels: ITK takes twice as long, and does not tell of a full disk.
 
     Args:
         path: of a file that ITK wrote.
         shape_ijk: of the new voxels.
-        slices: of them along k, of the type that the header names.
+        slice_at: gives those of a k, of the type that the header names.
     """
     content = _decompressed(path, _FIRST_VOXEL)
     header = content[:_SIZES] + struct.pack("=3h", *shape_ijk) + content[_SIZES + 6 :]
-    # Noise holds hardly anything but runs that repeats.
-    compressor = zlib.compressobj(1, wbits=_GZIP_WINDOW, strategy=zlib.Z_RLE)
+    strategy = strategy_for(slice_at(shape_ijk[2] // 2).tobytes())
+    compressor = zlib.compressobj(LEVEL, wbits=_GZIP_WINDOW, strategy=strategy)
     with path.open("wb") as file:
         file.write(compressor.compress(header))
-        for pixels in slices:
-            file.write(compressor.compress(pixels.tobytes()))
+        for k in range(shape_ijk[2]):
+            file.write(compressor.compress(slice_at(k).tobytes()))
         file.write(compressor.flush())
 
 

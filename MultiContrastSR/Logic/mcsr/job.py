@@ -126,7 +126,7 @@ class DrawnMaps:
 
 
 class Memory:
-    """What jobs leave for the next one in the same process: the last thing of each kind.
+    """What jobs leave for the next one in the same process: the last thing of each kind, and encoded references.
 
     A thing is known by all that it was made from, so a recalled one is the one that would be made.
 
@@ -164,8 +164,10 @@ class Memory:
         self.recalled.append(kind)
         return thing
 
-    def leave_gpu(self) -> None:
-        """Give back the memory of a GPU while nothing is done; the next job takes it again."""
+    def rest(self) -> None:
+        """Give back the memory of a GPU and encoded references while nothing is done; a job takes what it needs."""
+        if self.references:
+            self.references.clear()
         _, network = self._things.get("network", ("", None))
         if network is not None:
             network.to("cpu")

@@ -131,6 +131,10 @@ def _write_all(result: Result, extra: Mapping[str, Volume], folder: Path) -> Non
     suffix = VOLUME_SUFFIXES[not result.sr.grid.is_orthogonal]
     text = json.dumps(result.provenance, indent=2, allow_nan=False)
     (folder / REPORT_FILE).write_text(text + "\n", encoding="utf-8")
+    if not result.sr.grid.is_orthogonal:
+        # ITK copies what it writes as .nrrd, and there may be no room for more beside that.
+        for name in list(volumes):
+            write_volume(volumes.pop(name), folder / f"{name}{suffix}")
     # Side by side: what compresses and draws lets go of the interpreter.
     pool = ThreadPoolExecutor(2)
     try:

@@ -137,7 +137,7 @@ def _kept_encodings(job: Job, plan: Plan) -> Encode | None:
     known = job.memory.references
     if known is None or plan.device != "cpu" or not job.network.uses_reference:
         return None
-    made_by = job.weights and job.weights.sha256, plan.precision, plan.fast
+    made_by = job.weights and job.weights.sha256, plan.precision, plan.fast, plan.threads
     return lambda network, reference: known.encoding(network, reference, made_by)
 
 
