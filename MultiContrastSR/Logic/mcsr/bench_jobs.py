@@ -32,14 +32,16 @@ _START, _READ, _PREPARE, _WRITE = "Starting Python, PyTorch", "Reading", "Loadin
 
 FIRST, OTHER_SCANS, SAME_SCANS = "first job", "second job, other scans", "second job, same scans, consistency off"
 PLACED, OTHER_TARGET = "other scans, reference placed by hand", "another target, same reference and place"
-_JOBS: dict[str, tuple[float, float, dict[str, Any]]] = {
-    FIRST: (1.0, 1.0, {}),
-    OTHER_SCANS: (0.9, 0.9, {}),
-    SAME_SCANS: (0.9, 0.9, {"consistency": False}),
-    PLACED: (0.8, 0.8, {}),
-    OTHER_TARGET: (0.7, 0.8, {}),
+_JOBS: dict[str, tuple[float, float, dict[str, Any], bool]] = {
+    FIRST: (1.0, 1.0, {}, False),
+    OTHER_SCANS: (0.9, 0.9, {}, False),
+    SAME_SCANS: (0.9, 0.9, {"consistency": False}, False),
+    PLACED: (0.8, 0.8, {}, True),
+    OTHER_TARGET: (0.7, 0.8, {}, True),
 }
-"""Brightness of target and reference, which makes them other scans, and settings that differ from the first job's."""
+"""Brightness of target and reference, which makes them other scans; settings that differ from the first job's; and
+whether the reference's place is given: registering two targets leads to two places, a little apart, and so to two
+references."""
 
 COMMANDS = {
     "Python alone": "pass",
@@ -186,11 +188,10 @@ def measure_worker(
     found: dict[str, list[float]] = {name: [] for name in _JOBS}
     chosen = {**asdict(settings), "weights": None}
     for number in range(rounds):
-        names = [f"job{number}-{place}" for place in range(len(_JOBS))]
-        for name, (kind, (target, reference, others)) in zip(names, _JOBS.items(), strict=True):
-            # Registering two targets leads to two places of the reference, a little apart, and so to two references.
-            placed = np.linalg.inv(DEMO_MOTION) if kind in (PLACED, OTHER_TARGET) else None
-            hand_in(folder, name, chosen | others, target, reference, placed)
+        names = [f"job{number}-{turn}" for turn in range(len(_JOBS))]
+        for name, (target, reference, others, placed) in zip(names, _JOBS.values(), strict=True):
+            place = np.linalg.inv(DEMO_MOTION) if placed else None
+            hand_in(folder, name, chosen | others, target, reference, place)
         started = time.time()
         seconds = in_own_process(do_jobs, folder, names, threads, started, check=check)
         for name, value in zip(found, seconds, strict=True):
