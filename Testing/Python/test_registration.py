@@ -16,13 +16,13 @@ from mcsr.intensity import foreground
 from mcsr.itk import from_itk
 from mcsr.registration import (
     ACCEPTANCE_MARGIN,
+    MOST_SLACK_MM,
     Registration,
-    _correlation,
-    _edges,
-    _eroded,
     _joined,
     register_rigid,
 )
+from mcsr.registration_agreement import NOTICED, Sampled, correlation, correlations, edges, eroded, slack_mm
+from mcsr.resampling import resample
 from mcsr.volume import Volume
 
 HEAD_MM = (44.0, 54.0, 40.0)
@@ -41,11 +41,11 @@ TARGET_GRID = centred(oblique_grid((60, 64, 24), (2.0, 2.2, 4.0)))
 REFERENCE_GRID = centred(oblique_grid((52, 58, 30), (2.4, 2.2, 3.4), (-6.0, 5.0, 8.0)))
 
 
-def anatomy(grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+def anatomy(grid: Grid, seed: int = 7) -> tuple[np.ndarray, np.ndarray]:
     """A head about the origin of RAS space: where it is (0..1), and the tissue in it (0..1), (K, J, I) each."""
     points = grid.to_ras(np.argwhere(np.ones(grid.shape_kji))[:, ::-1])
     head = 1 / (1 + np.exp(20 * (np.linalg.norm(points / HEAD_MM, axis=1) - 1)))
-    rng = np.random.default_rng(7)
+    rng = np.random.default_rng(seed)
     tissue = np.zeros(len(points))
     for _ in range(30):
         centre, width = rng.uniform(-0.6, 0.6, 3) * HEAD_MM, rng.uniform(5, 10)
@@ -177,6 +177,31 @@ def test_a_hopeless_pair_keeps_the_header_and_says_so(target, seed):
     assert "the header geometry is kept" in result.message
 
 
+@pytest.mark.parametrize("slices", [3, 6])
+def test_a_slab_in_which_next_to_nothing_is_common_keeps_the_header(reference, slices):
+    """Outlines alone lead both measures to a place that is millimetres off."""
+    grid = centred(Grid((80, 90, slices), np.diag([1.6, 1.6, 5.0, 1.0])))
+    head, tissue = anatomy(grid, seed=8)
+    slab = Volume(1000 * head * (0.3 + 0.7 * tissue), grid.ijk_to_ras)
+    motion = random_motion(2, np.zeros(3), 4, 5)
+    result = register_rigid(slab, carried(reference, motion))
+    assert result.slack_mm > MOST_SLACK_MM
+    assert result.correlation_after > result.correlation_before + ACCEPTANCE_MARGIN
+    assert not result.accepted
+    assert np.array_equal(result.reference_to_target, np.eye(4))
+    assert "no place that is better than others nearby, so the header geometry is kept" in result.message
+
+
+@pytest.mark.parametrize("slices", [3, 6])
+def test_a_slab_with_edges_is_registered(reference, slices):
+    slab = target_contrast(centred(Grid((80, 90, slices), np.diag([1.6, 1.6, 5.0, 1.0]))))
+    motion = random_motion(2, np.zeros(3), 4, 5)
+    result = register_rigid(slab, carried(reference, motion))
+    assert result.accepted
+    assert result.slack_mm < MOST_SLACK_MM
+    assert distances_mm(slab, result.reference_to_target @ motion, np.eye(4)).max() < 1.0
+
+
 def test_an_empty_reference_keeps_the_header(target):
     result = register_rigid(target, Volume(np.zeros(REFERENCE_GRID.shape_kji), REFERENCE_GRID.ijk_to_ras))
     assert not result.accepted
@@ -229,7 +254,7 @@ def test_cancelling_stops_it(target, reference, after):
 
 
 def gradient_correlation(a: np.ndarray, b: np.ndarray, mask: np.ndarray) -> float:
-    return _correlation(_edges(a, mask), _edges(b, mask))
+    return correlation(edges(a)[mask], edges(b)[mask])
 
 
 def test_gradient_correlation_sees_edges_not_contrast():
@@ -255,6 +280,70 @@ def test_gradient_correlation_without_edges_or_voxels_is_zero():
     assert gradient_correlation(image, image, np.zeros((4, 4, 4), dtype=bool)) == 0
 
 
+def boxed(array: np.ndarray, voxel_mm: float = 1.5) -> Sampled:
+    volume = Volume(array, centred(Grid(array.shape[::-1], np.diag([voxel_mm] * 3 + [1.0]))).ijk_to_ras)
+    return Sampled(volume, np.ones(array.shape, dtype=bool))
+
+
+def of_balls(stretch_kji: tuple[float, float, float]) -> np.ndarray:
+    """(28, 28, 28), soft balls drawn out along the axes."""
+    rng, points = np.random.default_rng(3), np.stack(np.meshgrid(*[np.arange(28.0)] * 3, indexing="ij"), axis=-1)
+    centres = rng.uniform(6, 22, (8, 3))
+    return sum(np.exp(-np.square((points - c) / (8 * np.array(stretch_kji))).sum(axis=-1)) for c in centres) + 0.05
+
+
+def test_agreement_is_measured_where_both_images_are():
+    fixed = boxed(of_balls((1, 1, 1)))
+    half = fixed.volume.cropped((0, 0, 0), (14, 28, 28))
+    before, after, kept = correlations(fixed, half, np.eye(4))
+    assert before == pytest.approx(1, abs=1e-5)
+    assert after == pytest.approx(1, abs=1e-5)
+    assert kept == 1
+
+
+@pytest.mark.parametrize("axis", range(3))
+def test_slack_is_the_way_to_a_noticed_loss_where_it_is_longest(axis):
+    array = of_balls(tuple(2.0 if a == 2 - axis else 0.8 for a in range(3)))
+    fixed, grid = boxed(array), boxed(array).volume.grid
+    slack = slack_mm(fixed, fixed.volume, np.eye(4), grid.centre_ras, 4.0)
+    inside = eroded(eroded(eroded(fixed.covered)))  # the rim of what was moved does not reach
+
+    def loss(direction: int) -> float:
+        way = rigid_matrix((0, 0, 0), slack * np.eye(3)[direction], np.zeros(3))
+        there = resample(carried(fixed.volume, way), grid, "linear").array_kji
+        return 1 - correlation(edges(array)[inside], edges(there)[inside])
+
+    losses = [loss(direction) for direction in range(3)]
+    assert int(np.argmin(losses)) == axis
+    # A voxel is long beside these balls: the parabola through it tells a little less than the way.
+    assert NOTICED / 3 < losses[axis] < 1.2 * NOTICED
+
+
+def test_slack_of_a_turn_is_told_at_the_radius():
+    """An almost round thing shows every shift, and a turn late: the further out, the longer its way until then."""
+    k, j, i = np.indices((28, 28, 28)) - 13.5
+    fixed = boxed(1.0 + np.cos(np.sqrt(k**2 + 1.2 * j**2 + 1.4 * i**2)) * np.exp(-(k**2 + j**2 + i**2) / 60))
+    centre = fixed.volume.grid.centre_ras
+    near, far = (slack_mm(fixed, fixed.volume, np.eye(4), centre, radius) for radius in (40.0, 80.0))
+    assert far == pytest.approx(2 * near, rel=0.1)
+
+
+def test_slack_does_not_depend_on_where_the_pair_lies_or_on_contrast():
+    fixed, centre = boxed(of_balls((1, 1, 1))), boxed(of_balls((1, 1, 1))).volume.grid.centre_ras
+    slack = slack_mm(fixed, fixed.volume, np.eye(4), centre, 8.0)
+    motion = random_motion(4, centre, 15, 20)
+    away = carried(fixed.volume, np.linalg.inv(motion))
+    inverted = Volume(2 - away.array_kji, away.ijk_to_ras)
+    assert slack_mm(fixed, inverted, motion, centre, 8.0) == pytest.approx(slack, rel=0.02)
+
+
+def test_slack_is_infinite_where_nothing_tells_one_place_from_another():
+    rods = np.broadcast_to(of_balls((1, 1, 1))[14], (28, 28, 28)).copy()
+    for array in (rods, np.ones((28, 28, 28)), np.zeros((28, 28, 28))):
+        fixed = boxed(array)
+        assert slack_mm(fixed, fixed.volume, np.eye(4), fixed.volume.grid.centre_ras, 8.0) > 100
+
+
 def test_joining_voxels_moves_nothing():
     grid = oblique_grid((31, 40, 3), (0.5, 0.9, 4.0))
     points = grid.to_ras(np.argwhere(np.ones(grid.shape_kji))[:, ::-1])
@@ -268,7 +357,7 @@ def test_joining_voxels_moves_nothing():
 def test_the_rim_of_a_field_of_view_is_eroded_on_every_side():
     mask, inner = np.zeros((2, 6, 7, 8), dtype=bool)
     mask[1:5, 1:6, 2:], inner[2:4, 2:5, 3:7] = True, True
-    assert np.array_equal(_eroded(mask), inner)
+    assert np.array_equal(eroded(mask), inner)
 
 
 def real_volume(folder, session: str, contrast: str) -> Volume:

@@ -259,13 +259,14 @@ class Job:
 
 
 def _registration_record(registration: Registration) -> dict[str, Any]:
-    before, after = registration.correlation_before, registration.correlation_after
+    before, after, slack = registration.correlation_before, registration.correlation_after, registration.slack_mm
     return {
         "accepted": registration.accepted,
         "reference_to_target_ras": registration.reference_to_target.tolist(),
         # A skipped registration has none, and json has no NaN.
         "gradient_correlation_before": before if np.isfinite(before) else None,
         "gradient_correlation_after": after if np.isfinite(after) else None,
+        "slack_mm": slack if np.isfinite(slack) else None,
         "message": registration.message,
     }
 
