@@ -69,6 +69,38 @@ def test_the_same_grid_gives_the_same_voxels(interpolation):
     np.testing.assert_allclose(result.array_kji, array, atol=2e-3)
 
 
+@pytest.mark.parametrize("order", SOME_ORDERS, ids=order_id)
+def test_voxels_that_lie_on_those_of_the_source_are_copied_in_any_order(order, monkeypatch):
+    """Sticking out on some sides, ending early on others: what interpolation gives, which is then not needed."""
+    grid = oblique_grid((14, 13, 12))
+    source = Volume(np.random.default_rng(1).uniform(1, 100, grid.shape_kji), grid.ijk_to_ras).reordered(order)
+    output = crop_grid(grid, (3, -2, 0), (14, 9, 15))
+    monkeypatch.setattr(resampling, "_SAME_PLACE", -1.0)
+    interpolated = resample(source, output).array_kji
+    monkeypatch.undo()
+    monkeypatch.setattr(resampling, "_sampled", None)
+    copied = resample(source, output).array_kji
+    np.testing.assert_allclose(copied, interpolated, atol=2e-3)
+    inside = coverage(source.grid, output)
+    assert (copied[~inside] == 0).all()
+    assert np.isin(copied[inside], source.array_kji).all()
+
+
+@pytest.mark.parametrize("motion", ["shift", "turn", "stretch"])
+def test_voxels_beside_those_of_the_source_are_not_copied(motion):
+    grid = oblique_grid((14, 13, 12))
+    source = Volume(ramp(grid), grid.ijk_to_ras)
+    change = {
+        "shift": rigid_matrix((0, 0, 0), np.array([2e-3, 0, 0]), np.zeros(3)),
+        "turn": rigid_matrix((0, 0, 0.01), np.zeros(3), grid.centre_ras),
+        "stretch": np.diag([1.0002, 1, 1, 1]),
+    }[motion]
+    output = Grid(grid.shape_ijk, change @ grid.ijk_to_ras)
+    inner = (slice(2, -2),) * 3
+    moved = np.abs(ramp(output) - ramp(grid))[inner].max()
+    assert np.abs(resample(source, output, "linear").array_kji - ramp(output))[inner].max() < moved / 2
+
+
 def test_nearest_copies_the_voxel_that_holds_the_point():
     grid = oblique_grid((5, 4, 3))
     array = np.arange(60, dtype=np.float32).reshape(grid.shape_kji)

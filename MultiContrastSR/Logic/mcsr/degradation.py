@@ -8,7 +8,7 @@ coarse samples amid the voxels they replace (the half-voxel phase), so that noth
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, reduce
 
 import numpy as np
 
@@ -99,7 +99,12 @@ def degrade(
     """
     spec = degradation_named(name)
     if spec.name == "cddpe-official":
-        return _largest_of_cells(array_kji, factors_kji)
+        # CD-DPE's published code: max-pooling, kernel = stride = factor; bilinear upsampling follows in the network.
+        return _joined_cells(array_kji, factors_kji, np.maximum)
+    if spec.name == "average":
+        # What the matrices do, without their zeros.
+        low = _joined_cells(array_kji, factors_kji, np.add) / int(np.prod(factors_kji))
+        return low if signed else np.abs(low)
     matrices = [axis_matrix(spec.name, n, f) for n, f in zip(array_kji.shape, factors_kji, strict=True)]
     low = apply_axis_matrices(array_kji, matrices)
     if spec.linear and signed:
@@ -189,13 +194,11 @@ def _diffmsr_official_matrix(size_hr: int, factor: int) -> np.ndarray:
     return _kspace_official_matrix(size_hr, factor, off_centre=3 if factor == 4 else 2)
 
 
-def _largest_of_cells(array_kji: np.ndarray, factors_kji: FactorsKJI) -> np.ndarray:
-    # CD-DPE's published code: max-pooling, kernel = stride = factor; bilinear upsampling follows in the network.
-    cells = array_kji
+def _joined_cells(array_kji: np.ndarray, factors_kji: FactorsKJI, join: np.ufunc) -> np.ndarray:
     for axis, factor in enumerate(factors_kji):
-        shape = (*cells.shape[:axis], cells.shape[axis] // factor, factor, *cells.shape[axis + 1 :])
-        cells = cells.reshape(shape).max(axis=axis + 1)
-    return cells
+        shape = (*array_kji.shape[:axis], -1, factor, *array_kji.shape[axis + 1 :])
+        array_kji = reduce(join, np.moveaxis(array_kji.reshape(shape), axis + 1, 0))
+    return np.ascontiguousarray(array_kji)
 
 
 def _average_matrix(size_hr: int, factor: int) -> np.ndarray:

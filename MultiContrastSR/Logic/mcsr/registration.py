@@ -7,7 +7,9 @@ reaches the optimiser. ITK's physical space is RAS here: these images never leav
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import SimpleITK as sitk
@@ -20,6 +22,9 @@ from .progress import CancelQuery, never_cancelled
 from .registration_agreement import Sampled, correlations, slack_mm
 from .resampling import coverage, resample
 from .volume import Volume
+
+_Given = TypeVar("_Given")
+_Made = TypeVar("_Made")
 
 MIN_SLICES = 3
 """Along every axis; fewer do not hold a rigid motion."""
@@ -125,8 +130,8 @@ def register_rigid(
     Mattes mutual information on three resolutions (SimpleITK), from two starts: the header geometry, and the
     centroids of the signal laid on each other. The better one is accepted where the gradient correlation, which the
     optimiser has not seen, gains `ACCEPTANCE_MARGIN`, falls when the reference is moved on by
-    `MOST_SLACK_MM`, and the images still overlap; else the header geometry is kept.
-    The same inputs and seed give the same bits, whatever the number of threads.
+    `MOST_SLACK_MM`, and the images still overlap; else the header geometry is kept. The same inputs and
+    seed give the same bits, whatever the number of threads.
 
     Args:
         target: any grid that overlaps the reference in space.
@@ -140,16 +145,14 @@ def register_rigid(
     """
     fine_mm = _fine_voxel_mm(target.grid, reference.grid)
     slices = min(*target.grid.shape_ijk, *reference.grid.shape_ijk)
-    target, reference = (_joined(volume, fine_mm) for volume in (target, reference))
-    targets = _pyramid(target, fine_mm)
+    target, reference = _side_by_side(lambda volume: _joined(volume, fine_mm), (target, reference))
+    targets, references = _side_by_side(lambda volume: _pyramid(volume, fine_mm), (target, reference))
     fixed = targets[-1] = _cropped(targets[-1], _signal_points(targets[0]))
     job = _Job(seed, *_signal_extent(targets[0]), progress, cancelled)
     if slices < MIN_SLICES:
         correlation, _, _ = correlations(fixed, reference, np.eye(4))
         message = "Registration needs several slices; the header geometry is used."
         return Registration(np.eye(4), False, correlation, correlation, message)
-    job.check(0.2)
-    references = _pyramid(reference, fine_mm)
     job.check(0.4)
     target_to_reference = _search(targets, references, job)
     job.check(0.9)
@@ -191,7 +194,7 @@ def _search(targets: list[Sampled], references: list[Sampled], job: _Job) -> np.
     header.SetCenter(job.centre_ras.tolist())
     centroids = sitk.Euler3DTransform(header)
     centroids.SetTranslation((_signal_extent(references[0])[0] - job.centre_ras).tolist())
-    results = [_optimise(0, targets, references, start, job) for start in (header, centroids)]
+    results = _side_by_side(lambda start: _optimise(0, targets, references, start, job), (header, centroids))
     best, _ = min(results, key=lambda result: result[1])
     for stage in range(1, len(_STAGES)):
         job.check(0.4 + 0.2 * stage)
@@ -201,6 +204,12 @@ def _search(targets: list[Sampled], references: list[Sampled], job: _Job) -> np.
             references = [*references[:stage], _cropped(references[stage], points)]
         best, _ = _optimise(stage, targets, references, best, job)
     return _matrix(best)
+
+
+def _side_by_side(do: Callable[[_Given], _Made], pair: tuple[_Given, _Given]) -> list[_Made]:
+    """ITK and numpy let go of Python while they work, so that two threads take half the time."""
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(do, pair))
 
 
 def _matrix(best: sitk.Euler3DTransform) -> np.ndarray:

@@ -25,6 +25,9 @@ _SPLINE_REACH = 12
 
 _SLAB_VOXELS = 4 * 2**20
 
+_SAME_PLACE = 1e-4
+"""Voxels from another up to which a voxel lies where that one does: its value is copied. Headers are rounded so far."""
+
 _ANTI_ALIASING_FROM = 1.2
 """Ratio of output to source spacing up to which nothing is low-passed: the Gaussian would be narrower than a voxel."""
 
@@ -48,6 +51,9 @@ def resample(volume: Volume, grid: Grid, interpolation: str = "cubic") -> Volume
     if interpolation not in _INTERPOLATORS:
         raise InputError(f"Unknown interpolation '{interpolation}'; known are {', '.join(_INTERPOLATORS)}.")
     lowest = min(np.float32(0), volume.array_kji.min()) if interpolation == "cubic" else -np.inf
+    copied = _copied(volume, grid)
+    if copied is not None:
+        return volume.on_grid(copied, grid)
     array = np.empty(grid.shape_kji, dtype=np.float32)
     for where, slab in _slabs(grid, max(array.size, volume.array_kji.size)):
         image = _sampled(volume, grid, slab, interpolation)  # kept: a view does not keep it
@@ -82,6 +88,25 @@ def anti_aliasing_sigma(volume_grid: Grid, grid: Grid) -> np.ndarray:
     _, steps = _index_map(grid, volume_grid)
     ratio = 1 / np.linalg.norm(steps, axis=1)
     return np.where(ratio > _ANTI_ALIASING_FROM, np.sqrt(np.maximum(ratio**2 - 1, 0) / (8 * np.log(2))), 0.0)
+
+
+def _copied(volume: Volume, grid: Grid) -> np.ndarray | None:
+    """(K, J, I) on a grid whose voxels lie on the volume's, shifted or stored otherwise; None for all other grids."""
+    start, steps = _index_map(volume.grid, grid)
+    first, turned = np.rint(start).astype(int), np.rint(steps).astype(int)
+    off = np.abs(start - first).max() + (np.abs(steps - turned) * np.array(grid.shape_ijk)[:, None]).sum(axis=0).max()
+    if off > _SAME_PLACE or not np.array_equal(np.abs(turned) @ np.abs(turned).T, np.eye(3)):
+        return None
+    result = np.zeros(grid.shape_kji, dtype=np.float32)
+    # By axis of the grid (k, j, i): the volume's axis that it runs along, the places there, and which of them exist.
+    axes = [int(np.flatnonzero(turned[axis])[0]) for axis in (2, 1, 0)]
+    places = [
+        first[a] + turned[axis, a] * np.arange(grid.shape_ijk[axis]) for axis, a in zip((2, 1, 0), axes, strict=True)
+    ]
+    inside = [(p >= 0) & (p < volume.grid.shape_ijk[a]) for p, a in zip(places, axes, strict=True)]
+    source = volume.array_kji.transpose([2 - a for a in axes])
+    result[np.ix_(*inside)] = source[np.ix_(*(p[there] for p, there in zip(places, inside, strict=True)))]
+    return result
 
 
 def _slabs(grid: Grid, voxels: int) -> Iterator[tuple[tuple[slice, ...], Grid]]:
