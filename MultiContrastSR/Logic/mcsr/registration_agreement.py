@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,7 +49,9 @@ def correlations(fixed: Sampled, reference: Volume, motion: np.ndarray) -> tuple
     covered = eroded(fixed.covered & coverage(reference.grid, grid)) & foreground(fixed.volume.array_kji)
     mask = covered & eroded(coverage(moved.grid, grid))
     of_target = edges(fixed.volume.array_kji)[mask]
-    before, after = (correlation(of_target, _edges_there(image, grid)[mask]) for image in (reference, moved))
+    with ThreadPoolExecutor(2) as pool:
+        there = pool.map(lambda image: _edges_there(image, grid)[mask], (reference, moved))
+        before, after = (correlation(of_target, lengths) for lengths in there)
     return before, after, float(mask.sum() / max(1, covered.sum()))
 
 
@@ -78,18 +81,21 @@ def slack_mm(fixed: Sampled, reference: Volume, motion: np.ndarray, centre_ras: 
         return correlation(of_target[mask], here[mask]) - correlation(of_target[mask], _edges_there(aside, grid)[mask])
 
     step_mm = float(grid.spacing_ijk_mm[0])
-    least = min((lost(a) + lost(b)) / 2 for a, b in _small_motions(step_mm, centre_ras, radius_mm))
+    with ThreadPoolExecutor(2) as pool:
+        forth, back = zip(*_small_motions(step_mm, centre_ras, radius_mm), strict=True)
+        least = min((a + b) / 2 for a, b in zip(pool.map(lost, forth), pool.map(lost, back), strict=True))
     agreement = correlation(of_target[both], here[both])
     return float(step_mm * np.sqrt(NOTICED * agreement / least)) if agreement > 0 and least > 0 else float("inf")
 
 
 def eroded(mask: np.ndarray) -> np.ndarray:
     """Voxels whose six neighbours all belong to the mask, which ends at the border of the array."""
-    padded = np.pad(mask, 1)
     result = mask.copy()
-    for axis in range(3):
-        for shift in (-1, 1):
-            result &= np.roll(padded, shift, axis)[1:-1, 1:-1, 1:-1]
+    for axis in range(mask.ndim):
+        kept, there = np.moveaxis(result, axis, 0), np.moveaxis(mask, axis, 0)
+        kept[1:] &= there[:-1]
+        kept[:-1] &= there[1:]
+        kept[[0, -1]] = False
     return result
 
 
