@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 import torch
 from grids import ALL_ORDERS, SOME_ORDERS, oblique_grid, order_id
-from mcsr import pipeline_steps
+from mcsr import pipeline_inputs, pipeline_steps
 from mcsr.degradation import crop_to_multiple, degrade
 from mcsr.errors import Cancelled, DeviceError, GeometryError, InputError, McsrError, WeightsError
 from mcsr.geometry import AxisOrder, Grid, moved_grid, refine_grid, same_space
 from mcsr.intensity import intensity_scale
-from mcsr.job import Settings
+from mcsr.job import Result, Settings
 from mcsr.networks import create_network
 from mcsr.pipeline import enhance, simulate
 from mcsr.progress import Event
+from mcsr.registration import Registration
 from mcsr.volume import Volume
 from mcsr.weights import save_weights
 from scenes import pair, scene
@@ -132,6 +133,24 @@ def test_one_slice_works_with_a_warning(untrained_x2: Path) -> None:
     result = enhance(single, reference, _settings(untrained_x2, registration="rigid"))
     assert result.sr.array_kji.shape == (1, 56, 48)
     assert any("single slice" in warning for warning in result.warnings)
+
+
+def test_a_reference_whose_place_is_uncertain_is_said_to_be(
+    untrained_x2: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    truth, reference = pair()
+    target, _ = simulate(truth, 2)
+
+    def found(slack_mm: float) -> Result:
+        kept = Registration(np.eye(4), False, 0.1, 0.2, "The header geometry is kept.", slack_mm)
+        monkeypatch.setattr(pipeline_inputs, "register_rigid", lambda *_, **__: kept)
+        return enhance(target, reference, _settings(untrained_x2, registration="rigid"))
+
+    uncertain, certain = found(np.inf), found(1.0)
+    assert "Where the reference lies is uncertain: lay it over the result and look." in uncertain.warnings
+    assert "uncertain" not in " ".join(certain.warnings)
+    assert uncertain.provenance["registration"]["slack_mm"] is None
+    assert certain.provenance["registration"]["slack_mm"] == 1.0
 
 
 def test_slices_that_the_reference_does_not_reach_help_themselves(untrained_x2: Path) -> None:

@@ -131,6 +131,8 @@ def lay_out(job: Job, report: JobProgress) -> LaidOut:
     """Steps 3 and 4: register the reference, bring both images onto the result's grid, choose slices."""
     with report.stage("Registering"):
         job.registration = _register(job, report)
+        if job.registration.uncertain:
+            job.warnings.append("Where the reference lies is uncertain: lay it over the result and look.")
     with report.stage("Resampling the reference"):
         target, fine = job.target.array_kji, job.hr_grid.shape_kji
         scale = np.float32(intensity_scale(target, job.target.name))

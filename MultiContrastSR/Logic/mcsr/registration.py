@@ -64,7 +64,8 @@ class Registration:
         correlation_before: gradient correlation (-1 to 1) with the header geometry.
         correlation_after: gradient correlation with the registration, accepted or not, over the same voxels.
         message: what was done, one sentence for the user.
-        slack_mm: how far the reference could be moved before it showed; NaN where that was not measured.
+        slack_mm: how far the reference could be moved before it showed; infinite where it never would, NaN where that
+            was not measured.
     """
 
     reference_to_target: np.ndarray
@@ -73,6 +74,11 @@ class Registration:
     correlation_after: float
     message: str
     slack_mm: float = float("nan")
+
+    @property
+    def uncertain(self) -> bool:
+        """Whether the images would fit as well with the reference some millimetres away."""
+        return self.slack_mm > MOST_SLACK_MM
 
 
 @dataclass(frozen=True)
