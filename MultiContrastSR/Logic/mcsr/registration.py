@@ -37,9 +37,10 @@ MIN_KEPT_OVERLAP = 0.5
 have nothing in common are driven apart until a corner happens to match."""
 
 MOST_SLACK_MM = 2.8
-"""What a registration may leave open, see `registration_agreement.slack_mm`. Right ones (in phantoms and in scans of
-patients: whole heads, slabs of 3 to 12 slices, boxes of 40 mm) had 0.6 to 2.6 mm; those of slabs of which two contrasts
-share nothing but the outline of the head, 2 to 18 mm off, 3.0 mm and more."""
+"""What a registration may leave open, see `registration_agreement.slack_mm`. Right ones (whole heads of patients, slabs
+of 3 to 12 slices, boxes of 40 mm, a phantom) had 0.5 to 2.6 mm; wrong ones that gain in gradient correlation (slabs of
+which two contrasts share nothing but the outline of the head, 2 to 18 mm off; a patient's FLAIR with T1, 21 mm off) had
+3.0 mm and more."""
 
 FINE_VOXELS = 1_500_000
 """Voxels of the finest working grid over the target's box, at most: 1.7 mm for a head, in proportion for all else."""
