@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from grids import ALL_ORDERS, oblique_grid, order_id
+from mcsr import registration
 from mcsr.degradation import crop_to_multiple, degrade_volume
 from mcsr.errors import Cancelled
 from mcsr.geometry import AxisOrder, Grid, moved_grid, rigid_matrix, transform_points
@@ -342,6 +343,26 @@ def test_slack_is_infinite_where_nothing_tells_one_place_from_another():
     for array in (rods, np.ones((28, 28, 28)), np.zeros((28, 28, 28))):
         fixed = boxed(array)
         assert slack_mm(fixed, fixed.volume, np.eye(4), fixed.volume.grid.centre_ras, 8.0) > 100
+
+
+@pytest.mark.parametrize(
+    ("coarse", "fine", "told", "asked"),
+    [(1.0, np.inf, 1.0, [2.0]), (np.inf, 1.5, 1.5, [2.0, 1.0]), (9.0, 5.0, 5.0, [2.0, 1.0])],
+)
+def test_slack_is_asked_of_fine_voxels_where_coarse_ones_do_not_tell(coarse, fine, told, asked, monkeypatch):
+    levels = [boxed(of_balls((1, 1, 1)), voxel_mm) for voxel_mm in (4.0, 2.0, 1.0)]
+    measured = []
+
+    def slack(fixed: Sampled, reference: Volume, *_: object) -> float:
+        voxel_mm = float(fixed.volume.grid.spacing_ijk_mm[0])
+        assert float(reference.grid.spacing_ijk_mm[0]) == voxel_mm
+        measured.append(voxel_mm)
+        return {2.0: coarse, 1.0: fine}[voxel_mm]
+
+    monkeypatch.setattr(registration, "slack_mm", slack)
+    job = registration._Job(0, np.zeros(3), 10.0, lambda done: None, lambda: False)
+    assert registration._slack_mm(levels, levels, np.eye(4), job) == told
+    assert measured == asked
 
 
 def test_joining_voxels_moves_nothing():

@@ -180,8 +180,7 @@ def _judged(
     elif after < max(before, 0) + ACCEPTANCE_MARGIN:
         doubt = "did not bring the images closer"
     else:
-        signal = _cropped(targets[1], _signal_points(targets[0]))
-        slack = slack_mm(signal, references[1].volume, motion, job.centre_ras, job.radius_mm)
+        slack = _slack_mm(targets, references, motion, job)
         if slack > MOST_SLACK_MM:
             doubt = "found no place that is better than others nearby"
     figures = f"gradient correlation {before:.2f} before, {after:.2f} after"
@@ -193,6 +192,16 @@ def _judged(
     turned_deg = float(np.rad2deg(np.arccos(np.clip((np.trace(motion[:3, :3]) - 1) / 2, -1, 1))))
     message = f"The reference was moved by {moved_mm:.1f} mm and turned by {turned_deg:.1f} degrees ({figures})."
     return Registration(motion, True, before, after, message, slack)
+
+
+def _slack_mm(targets: list[Sampled], references: list[Sampled], motion: np.ndarray, job: _Job) -> float:
+    """On coarse voxels, which cost little; where they do not tell, as with a thin reference, on fine ones."""
+    points, slack = _signal_points(targets[0]), float("inf")
+    for target, reference in zip(targets[1:], references[1:], strict=True):
+        slack = slack_mm(_cropped(target, points), reference.volume, motion, job.centre_ras, job.radius_mm)
+        if slack <= MOST_SLACK_MM:
+            break
+    return slack
 
 
 def _search(targets: list[Sampled], references: list[Sampled], job: _Job) -> np.ndarray:
