@@ -37,7 +37,7 @@ OWN_TESTS = {
     "resampling": ("test_resampling.py",),
     "consistency": ("test_consistency.py", "test_consistency_band.py"),
     "registration": ("test_registration.py",),
-    "registration_agreement": ("test_registration.py",),
+    "registration_agreement": ("test_registration_agreement.py", "test_registration.py"),
 }
 """By module, quick ones first."""
 
