@@ -136,9 +136,9 @@ def register_rigid(
 
     Mattes mutual information on three resolutions (SimpleITK), from two starts: the header geometry, and the
     centroids of the signal laid on each other. The better one is accepted where the gradient correlation, which the
-    optimiser has not seen, gains `ACCEPTANCE_MARGIN`, falls when the reference is moved on by
-    `MOST_SLACK_MM`, and the images still overlap; else the header geometry is kept. The same inputs and
-    seed give the same bits, whatever the number of threads.
+    optimiser has not seen, gains `ACCEPTANCE_MARGIN`, falls when the reference is moved on by `MOST_SLACK_MM`, and the
+    images still overlap; else the header geometry is kept. The same inputs and seed give the same bits, whatever the
+    number of threads.
 
     Args:
         target: any grid that overlaps the reference in space.
