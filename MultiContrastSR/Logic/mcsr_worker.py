@@ -21,6 +21,7 @@ sys.path[:] = [LOGIC_FOLDER, *(folder for folder in sys.path if folder != LOGIC_
 
 from mcsr import __version__  # noqa: E402
 from mcsr.temporary import liveness  # noqa: E402
+from mcsr.threads import leave_cores_to_torch  # noqa: E402
 from mcsr.worker_messages import CANCEL_FLAG, INBOX, JOBS, STOP_FLAG, event_line, is_job_id  # noqa: E402
 
 _LOOK_SECONDS = 0.05
@@ -190,6 +191,7 @@ def main() -> int:
     parser.add_argument("--rest-seconds", type=float, default=30.0, help="idle time before GPU memory is given back")
     parser.add_argument("--exit-seconds", type=float, default=300.0, help="idle time before the process ends")
     options = parser.parse_args()
+    leave_cores_to_torch()
     if hasattr(os, "setpgrp"):
         with suppress(OSError):  # leads a group already
             os.setpgrp()

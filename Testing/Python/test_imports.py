@@ -26,7 +26,7 @@ LOGIC = MODULE_FOLDER / "Logic"
 # layers, and of its own as long as no cycle arises. "mcsr" is the package file itself: the version, free to all.
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"mcsr"}),
-    frozenset({"errors", "model_folders"}),
+    frozenset({"errors", "model_folders", "threads"}),
     frozenset({"geometry", "progress", "temporary", "compression"}),
     frozenset({"volume"}),
     frozenset({"itk", "intensity", "degradation", "canvas", "conventions", "checks", "memory"}),

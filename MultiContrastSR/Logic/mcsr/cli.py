@@ -21,6 +21,7 @@ from .cli_models import import_checkpoint, models_app
 from .cli_prepare import prepare
 from .cli_reliability import reliability
 from .cli_train import train
+from .threads import leave_cores_to_torch
 
 if TYPE_CHECKING:
     from .job import Result
@@ -219,6 +220,7 @@ def _tell(console: Console, result: Result, files: list[Path], folder: Path) -> 
 
 def main() -> Any:
     """Entry point of the console script."""
+    leave_cores_to_torch()
     return app()
 
 

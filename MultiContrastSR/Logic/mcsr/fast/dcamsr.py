@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -110,11 +111,11 @@ class FastDCAT(nn.Module):
 
     def forward(self, x: Tensor, reference: AttendedReference) -> Tensor:
         """See `DCAT.forward`; channels last."""
-        batch, _, height, width = x.shape
+        shape = x.shape[-2:]
         with full_precision(x):
             tokens = _tokens(x.float())
-            tokens = self.attention(self.norm(tokens), reference).add_(tokens)
-        y = tokens.view(batch, height, width, -1).permute(0, 3, 1, 2).to(x.dtype)
+            tokens = self.attention(self.norm(tokens), reference, shape).add_(tokens)
+        y = tokens.unflatten(1, shape).permute(0, 3, 1, 2).to(x.dtype)
         return self.narrow(self.wide(y, rectify=True), onto=y)
 
 
@@ -132,7 +133,7 @@ class _FastAttention(nn.Module):
             F.linear(reference, weight, bias)
             for weight, bias in zip(plain.kvv.weight.chunk(3), plain.kvv.bias.chunk(3), strict=True)
         )
-        norms = _norms(keys)
+        norms = _norms(keys, shape)
         weight, bias = plain.E.weight, plain.E.bias[:, None]
         return AttendedReference(
             keys,
@@ -142,11 +143,11 @@ class _FastAttention(nn.Module):
             weight @ self._pooled(spatial_values, shape) + bias,
         )
 
-    def forward(self, target: Tensor, reference: AttendedReference) -> Tensor:
+    def forward(self, target: Tensor, reference: AttendedReference, shape: torch.Size) -> Tensor:
         """See `DualCrossAttention.forward`."""
         plain = self.plain
         queries = plain.q(target)
-        norms = _norms(queries)
+        norms = _norms(queries, shape)
         mixing = self._channel_mixing(queries, norms, reference)
         x_channel = reference.channel_values @ mixing + plain.out_proj.bias
 
@@ -179,8 +180,9 @@ class _FastAttention(nn.Module):
     def _pooled(self, tokens: Tensor, shape: torch.Size) -> Tensor:
         if self.plain.pool is None:
             return tokens
-        cells = F.adaptive_avg_pool2d(tokens.transpose(1, 2).unflatten(-1, shape), self.plain.pool)
-        return cells.flatten(2).transpose(1, 2)
+        rows, columns = (_means_of_cells(size, self.plain.pool, tokens.device) for size in shape)
+        joined = (rows @ tokens.unflatten(1, shape).flatten(2)).unflatten(-1, (shape[1], -1))
+        return (columns @ joined).flatten(1, 2)
 
 
 class _FastDecoder(nn.Module):
@@ -242,14 +244,25 @@ class FastModulation(nn.Module):
 def _centred(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Mean (B, C, 1, 1), what is left without it, and the sum of its squares, float32."""
     x = x.float()
-    mean = x.mean(dim=(2, 3), keepdim=True)
+    mean = _sums(_tokens(x), x.shape[-2:]).transpose(1, 2)[..., None] / (x.shape[-2] * x.shape[-1])
     rest = x - mean
-    return mean, rest, rest.square().sum(dim=(2, 3), keepdim=True)
+    return mean, rest, _sums(_tokens(rest).square(), x.shape[-2:]).transpose(1, 2)[..., None]
 
 
-def _norms(tokens: Tensor) -> Tensor:
+def _norms(tokens: Tensor, shape: torch.Size) -> Tensor:
     """Of every channel of (B, N, C): (B, 1, C)."""
-    return tokens.square().sum(dim=1, keepdim=True).sqrt().clamp_min(1e-12)
+    return _sums(tokens.square(), shape).sqrt().clamp_min(1e-12)
+
+
+def _sums(tokens: Tensor, shape: torch.Size) -> Tensor:
+    """Of every channel of (B, N, C): (B, 1, C); over rows and then columns, a third of the time of all at once."""
+    return tokens.unflatten(1, shape).flatten(2).sum(dim=1).unflatten(-1, (shape[1], -1)).sum(dim=1, keepdim=True)
+
+
+@functools.lru_cache(maxsize=16)
+def _means_of_cells(size: int, cells: int, device: torch.device) -> Tensor:
+    """Adaptive average pooling along an axis as a matrix (cells, size): torch's own rearranges tokens first."""
+    return F.adaptive_avg_pool1d(torch.eye(size, device=device)[None], cells)[0].T.contiguous()
 
 
 def _tokens(x: Tensor) -> Tensor:

@@ -66,7 +66,8 @@ def attention_of_pixel(maps: Mapping[str, Tensor], config: DiffMSRConfig, row: i
 
 def magnitude(image: Tensor) -> Tensor:
     """(B, 2, H, W) -> (B, 1, H, W); its gradient at 0 is 0, not infinite."""
-    return torch.linalg.vector_norm(image.float(), dim=1, keepdim=True)
+    # A norm over two channels takes forty times as long on the CPU.
+    return torch.complex(*image.float().split(1, dim=1)).abs()
 
 
 def _specs_of_result() -> dict[str, MapSpec]:
