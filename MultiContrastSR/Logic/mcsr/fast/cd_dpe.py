@@ -103,9 +103,10 @@ class _FastDecoupling(nn.Module):
             {s: Synthesis(plain.dictionary("encoder", s)) for s in ("x", "y", "z", "zx", "zy")}
         )
         self.decoder = nn.ModuleDict({s: Synthesis(plain.dictionary("decoder", s)) for s in "xyz"})
-        self.descent = nn.ModuleDict(
-            {s: Adjoint(plain.dictionary("precond_encoder", s), -eta) for s, eta in zip("xyz", plain.eta, strict=True)}
-        )
+        etas = dict(zip("xyz", plain.eta, strict=True))
+        precond = {s: plain.dictionary("precond_encoder", s) for s in "xyz"}
+        self.injection = nn.ModuleDict({s: Adjoint(precond[s], eta) for s, eta in etas.items()})
+        self.descent = nn.ModuleDict({s: Adjoint(precond[s], -eta) for s, eta in etas.items()})
         self.proximal = nn.ModuleDict(
             {s: nn.ModuleList([RectifiedProximal(p) for p in getattr(plain, f"resnet_{s}")]) for s in "xyz"}
         )
@@ -118,7 +119,7 @@ class _FastDecoupling(nn.Module):
     def encode_reference(self, reference: Tensor, shape: tuple[int, int]) -> EncodedReference:
         """See `Decoupling.encode_reference`."""
         features = self.layer_in["y"](reference)
-        injected = self._injected("y", features)
+        injected = self.injection["y"](features)
         codes = self._first_codes("y", injected)
         return EncodedReference(reference, features, injected, codes, self.encoder["y"](codes), shape)
 
@@ -126,9 +127,9 @@ class _FastDecoupling(nn.Module):
         """See `Decoupling.forward`."""
         x_in, y_in = self.layer_in["x"](target), reference.features
         z_in = self.layer_in["z"](channels_last(torch.cat([target, reference.image], dim=1)))
-        x_injected = self._injected("x", x_in)
+        x_injected = self.injection["x"](x_in)
         x, y = self._first_codes("x", x_injected), reference.codes
-        z = self._first_codes("z", self._injected("z", z_in))
+        z = self._first_codes("z", self.injection["z"](z_in))
         of_y = reference.synthesis
         for update in range(self.updates):
             if update:
@@ -137,7 +138,7 @@ class _FastDecoupling(nn.Module):
             of_z = self.encoder["zy"](z)
             to_reference, mask_common = self.offsets(of_z, of_y)
             of_y = of_y + _warped(of_z, to_reference, mask_common)
-            x = self._updated("x", _sums(x, x_injected), of_x)
+            x = self._updated("x", _grown(x, x_injected), of_x)
             y = self._updated("y", _sums(y, reference.injected), of_y)
             unique_x, unique_y = self.decoder["x"](x), self.decoder["y"](y)
             rest_x, rest_y = x_in - unique_x, y_in - unique_y
@@ -152,9 +153,6 @@ class _FastDecoupling(nn.Module):
             self.rec_y_unique(unique_y).float(),
             self.rec_y_common(_warped(common, to_reference)).float(),
         )
-
-    def _injected(self, stream: str, features: Tensor) -> Codes:
-        return [code.neg_() for code in self.descent[stream](features)]
 
     def _first_codes(self, stream: str, injected: Codes) -> Codes:
         thresholds = self.thresholds["xyz".index(stream)]
@@ -178,6 +176,11 @@ class _FastExpert(nn.Module):
         for layer in self.layers:
             maps = layer(maps, rectify=True)
         return self.last(maps)
+
+
+def _grown(codes: Codes, others: Codes) -> Codes:
+    """The sums, in the memory of `codes`."""
+    return [code.add_(other) for code, other in zip(codes, others, strict=True)]
 
 
 def _sums(codes: Codes, others: Codes) -> Codes:
