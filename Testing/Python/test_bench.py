@@ -13,7 +13,7 @@ from mcsr import bench
 from mcsr.bench import PUBLISHED, Bench, Findings, Options, chosen_models
 from mcsr.bench_canvas import ON_CANVAS, WHOLE, CanvasGain
 from mcsr.bench_files import write_findings
-from mcsr.bench_jobs import FIRST, JobCost
+from mcsr.bench_jobs import FIRST, JobCost, WorkerCost
 from mcsr.bench_machine import CONV, MATMUL, Peaks
 from mcsr.bench_networks import PLAIN, NetworkCost
 from mcsr.bench_plot import _nice_between
@@ -51,7 +51,10 @@ def everything() -> Findings:
     return findings(
         start=Timed({"Python alone": (0.02,), "mcsr --help": (0.3,)}),
         job=JobCost("dcamsr-s", "the brain phantom", (160, 192, 6), stages, (10.5, 9.5), {"Drawing maps": 5.0}),
-        worker=Timed({FIRST: (10.0, 12.0), "second job, same scans": (1.0, 2.0)}),
+        worker=WorkerCost(
+            Timed({FIRST: (10.0, 12.0), "second job, same scans": (1.0, 2.0)}),
+            Timed({FIRST: (4.0, 6.0), "second job, same scans": (0.0, 0.0)}),
+        ),
         canvas=[CanvasGain("box", (256, 256), (128, 256), Timed({WHOLE: (2.0,), ON_CANVAS: (1.0,)}))],
         training=TrainingCost("a recipe", "bf16-mixed", 4, Timed(training | {way("bf16-mixed", 2): (1.6,)})),
         networks=[network(), network("dcamsr", None, has_weights=False)],
@@ -85,8 +88,9 @@ def test_tables_say_what_was_measured(everything: Findings) -> None:
     assert job["outside the network"] == ["6.00", "60.0 %"]
     assert job["on request: Drawing maps"] == ["5.00", "50.0 %"]
     waiting = rows_of(text, "Start-up and second job")
-    assert waiting["mcsr --help"] == ["0.300", ""]
-    assert waiting["second job, same scans"] == ["1.50", "8.0x (6.0-10.0)"]
+    assert waiting["mcsr --help"] == ["0.300", "", ""]
+    assert waiting[FIRST] == ["11.0", "", "55 %"]
+    assert waiting["second job, same scans"] == ["1.50", "8.0x (6.0-10.0)", "100 %"]
     assert rows_of(text, "Canvas against whole slices")["box"] == ["256 x 256", "128 x 256", "2.00", "2.0x"]
     training = rows_of(text, "Training")
     assert training["mcsr train, bf16-mixed"] == ["2.00", "2.0x"]

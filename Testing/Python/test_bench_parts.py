@@ -19,6 +19,7 @@ from mcsr.bench_jobs import (
     REFERENCE_FILE,
     TARGET_FILE,
     JobCost,
+    _NetworkClock,
     do_jobs,
     draw_on_request,
     hand_in,
@@ -216,9 +217,21 @@ def test_a_worker_is_given_other_scans_and_then_the_same(scans: Path) -> None:
     assert read_request(scans / "b").settings == {"model": "sinc", "consistency": False}
     started = time.time()
     seconds = do_jobs(scans, ["a", "b"], 1, started - 5)
-    assert sum(seconds) == pytest.approx(time.time() - started + 5, abs=0.2)
-    assert seconds[0] > 5 > seconds[1]
+    wholes = [whole for whole, _ in seconds]
+    assert sum(wholes) == pytest.approx(time.time() - started + 5, abs=0.2)
+    assert wholes[0] > 5 > wholes[1]
+    assert all(0 < network < whole for whole, network in seconds)
     assert all((scans / name / "result.json").is_file() for name in "ab")
+
+
+def test_the_network_of_a_job_ends_where_the_next_stage_or_part_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    moments = iter([10.0, 13.0, 20.0, 21.0])
+    monkeypatch.setattr("mcsr.bench_jobs.time.time", lambda: next(moments))
+    clock = _NetworkClock()
+    for stage in ("Registering", NETWORK_STAGE, NETWORK_STAGE, "Checking consistency", NETWORK_STAGE):
+        clock.hear("progress", stage=stage, fraction=0.5)
+    clock.hear("part", name="result")
+    assert clock.seconds == 3 + 1
 
 
 # --- Canvas

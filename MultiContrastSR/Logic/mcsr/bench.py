@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from .bench_canvas import CanvasGain, measure_canvas, volumes_of
-from .bench_jobs import JobCost, measure_job, measure_start, measure_worker, write_scans
+from .bench_jobs import JobCost, WorkerCost, measure_job, measure_start, measure_worker, write_scans
 from .bench_machine import CONV, Peaks, Probe, is_busy, machine_facts, measure_peaks, probes_for, use_threads
 from .bench_networks import (
     SCALE,
@@ -109,7 +109,7 @@ class Findings:
     precisions: Sequence[str]
     start: Timed | None = None
     job: JobCost | None = None
-    worker: Timed | None = None
+    worker: WorkerCost | None = None
     canvas: list[CanvasGain] = field(default_factory=list)
     training: TrainingCost | None = None
     networks: list[NetworkCost] = field(default_factory=list)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from .bench_machine import use_threads
-from .bench_timing import Check, Timed, in_own_process, in_turn
+from .bench_timing import Check, Spread, Timed, in_own_process, in_turn, spread
 from .imageio import read_volume, write_volume
 from .job import Memory, Settings
 from .outputs import write_result
@@ -181,11 +181,29 @@ def measure_start(rounds: int, passed: Callable[[float], None]) -> Timed:
     return in_turn({name: runner(code) for name, code in COMMANDS.items()}, rounds, passed)
 
 
+@dataclass(frozen=True)
+class WorkerCost:
+    """What jobs cost in a worker process that the panel in Slicer keeps.
+
+    Args:
+        jobs: seconds by job.
+        network: of them the network's.
+    """
+
+    jobs: Timed
+    network: Timed
+
+    def outside_network(self, name: str) -> Spread:
+        """Share (0..1) of a job that is not the network's."""
+        rounds = zip(self.jobs.seconds[name], self.network.seconds[name], strict=True)
+        return spread([1 - network / whole for whole, network in rounds])
+
+
 def measure_worker(
     folder: Path, settings: Settings, threads: int, rounds: int, check: Check, passed: Callable[[float], None]
-) -> Timed:
+) -> WorkerCost:
     """Let a worker process do `_JOBS`, one after the other, as the panel in Slicer does; a new process each round."""
-    found: dict[str, list[float]] = {name: [] for name in _JOBS}
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in _JOBS}
     chosen = {**asdict(settings), "weights": None}
     for number in range(rounds):
         names = [f"job{number}-{turn}" for turn in range(len(_JOBS))]
@@ -197,19 +215,35 @@ def measure_worker(
         for name, value in zip(found, seconds, strict=True):
             found[name].append(value)
         passed((number + 1) / rounds)
-    return Timed({name: tuple(values) for name, values in found.items()})
+    jobs, network = ({name: tuple(pair[part] for pair in found[name]) for name in found} for part in (0, 1))
+    return WorkerCost(Timed(jobs), Timed(network))
 
 
-def do_jobs(folder: Path, names: list[str], threads: int, started: float) -> list[float]:
-    """Seconds of each job; those of the first from the moment (`time.time`) its process was started."""
+def do_jobs(folder: Path, names: list[str], threads: int, started: float) -> list[tuple[float, float]]:
+    """Seconds of each job and of its network; those of the first from when (`time.time`) its process was started."""
     use_threads(threads)
     memory, seconds = Memory(), []
     for name in names:
-        request = read_request(folder / name)
-        run_job(request, folder / name, memory, lambda event, **fields: None, never_cancelled)
-        seconds.append(time.time() - started)
+        clock = _NetworkClock()
+        run_job(read_request(folder / name), folder / name, memory, clock.hear, never_cancelled)
+        seconds.append((time.time() - started, clock.seconds))
         started = time.time()
     return seconds
+
+
+class _NetworkClock:
+    """Tells from a job's events how long its network took: from the first of that stage to the first of the next."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._began: float | None = None
+
+    def hear(self, event: str, **fields: Any) -> None:
+        is_network = fields.get("stage") == NETWORK_STAGE
+        if is_network and self._began is None:
+            self._began = time.time()
+        elif not is_network and self._began is not None:
+            self.seconds, self._began = self.seconds + time.time() - self._began, None
 
 
 def hand_in(

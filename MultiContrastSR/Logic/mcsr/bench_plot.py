@@ -133,8 +133,8 @@ def _draw_job(axes: Axes, findings: Findings) -> None:
         left += seconds
     totals = [left]
     if findings.worker:
-        names += [f"worker, {name.removesuffix(', consistency off')}" for name in findings.worker.seconds]
-        totals += [findings.worker.of(name).middle for name in findings.worker.seconds]
+        names += [f"worker, {name.removesuffix(', consistency off')}" for name in findings.worker.jobs.seconds]
+        totals += [findings.worker.jobs.of(name).middle for name in findings.worker.jobs.seconds]
     for row, seconds in enumerate(totals):
         if row:
             axes.barh(row, seconds, 0.62, color=_WORKER_COLOUR)
@@ -147,7 +147,7 @@ def _draw_job(axes: Axes, findings: Findings) -> None:
 
 
 def _warm_jobs(findings: Findings) -> int:
-    return len(findings.worker.seconds) if findings.worker else 0
+    return len(findings.worker.jobs.seconds) if findings.worker else 0
 
 
 def _variants(findings: Findings) -> dict[str, str]:

@@ -86,9 +86,13 @@ def _csv_rows(findings: Findings) -> Iterator[tuple[Any, ...]]:
         yield "job", findings.job.model, "all, as seen from outside", *spread(findings.job.totals), "s"
         for stage, seconds in {**findings.job.stages, **findings.job.on_request}.items():
             yield "job", findings.job.model, stage, seconds, "", "", "s"
-    for part, timed in (("start", findings.start), ("worker", findings.worker)):
+    worker = findings.worker
+    for part, timed in (("start", findings.start), ("worker", worker and worker.jobs)):
         if timed:
             yield from ((part, name, "time", *timed.of(name), "s") for name in timed.seconds)
+    if worker:
+        for name in worker.jobs.seconds:
+            yield "worker", name, "share outside the network", *worker.outside_network(name), "ratio"
     for gain in findings.canvas:
         yield "canvas", gain.name, "pixels, whole slice / canvas", gain.pixels, "", "", "ratio"
         yield "canvas", gain.name, "time, whole slice / canvas", *gain.timed.ratio(WHOLE, ON_CANVAS), "ratio"
@@ -201,17 +205,20 @@ def _job(findings: Findings) -> Sheet:
 def _waiting(findings: Findings) -> Sheet:
     rows = []
     if findings.start:
-        rows += [[name, number(findings.start.of(name).middle), ""] for name in findings.start.seconds]
+        rows += [[name, number(findings.start.of(name).middle), "", ""] for name in findings.start.seconds]
     if findings.worker:
-        for name in findings.worker.seconds:
-            faster = "" if name == FIRST else times(findings.worker.ratio(FIRST, name))
-            rows.append([name, number(findings.worker.of(name).middle), faster])
+        jobs = findings.worker.jobs
+        for name in jobs.seconds:
+            faster = "" if name == FIRST else times(jobs.ratio(FIRST, name))
+            outside = f"{100 * findings.worker.outside_network(name).middle:.0f} %"
+            rows.append([name, number(jobs.of(name).middle), faster, outside])
     note = (
         "Second and later jobs: in the worker process that Slicer keeps, which knows the network and, of the same "
         "scans, more; of a reference in the same place what the network made of it."
     )
     notes = [note] if findings.worker else []
-    return Sheet("Start-up and second job", ["what", "seconds", "faster than\nthe first job"], rows, notes)
+    columns = ["what", "seconds", "faster than\nthe first job", "outside\nthe network"]
+    return Sheet("Start-up and second job", columns, rows, notes)
 
 
 def _canvas(findings: Findings) -> Sheet:
