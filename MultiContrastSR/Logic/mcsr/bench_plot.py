@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, bisect_right
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 from .bench import Findings
@@ -26,6 +27,9 @@ _STAGE_COLOURS = ("#8d8d8d", "#009e73", "#cc79a7", "#e69f00", "#f0e442", "#e06c4
 _WIDTH, _MARGIN, _HEADER, _FOOTER = 13.0, 0.25, 0.75, 0.55
 _LEGEND_LINE, _AXIS, _ROW, _BAR_ROW = 0.24, 0.68, 0.46, 0.42
 _NAMES, _FASTER, _BETWEEN, _LONG_NAMES = 1.15, 1.35, 0.45, 2.5
+_NAME_LETTERS = 34
+"""In a line of `_LONG_NAMES`."""
+
 _NICE = (1, 2, 5)
 
 
@@ -121,7 +125,7 @@ def _draw_rates(axes: Axes, findings: Findings) -> None:
 
 
 def _draw_job(axes: Axes, findings: Findings) -> None:
-    """The stages of a job as one bar, and what a warm worker takes."""
+    """The stages of a job as one bar, and what a warm worker takes, the network's part of it last."""
     job, left, colours = findings.job, 0.0, iter(_STAGE_COLOURS)
     assert job is not None
     names = [f"mcsr enhance, {job.model}"]
@@ -132,12 +136,14 @@ def _draw_job(axes: Axes, findings: Findings) -> None:
         axes.barh(0, seconds, 0.62, left=left, color=colour, label=words)
         left += seconds
     totals = [left]
-    if findings.worker:
-        names += [f"worker, {name.removesuffix(', consistency off')}" for name in findings.worker.jobs.seconds]
-        totals += [findings.worker.jobs.of(name).middle for name in findings.worker.jobs.seconds]
+    for row, name in enumerate(findings.worker.jobs.seconds if findings.worker else (), start=1):
+        assert findings.worker is not None
+        whole, outside = findings.worker.jobs.of(name).middle, findings.worker.outside_network(name).middle
+        axes.barh(row, outside * whole, 0.62, color=_WORKER_COLOUR)
+        axes.barh(row, (1 - outside) * whole, 0.62, left=outside * whole, color=_NETWORK_COLOUR)
+        names.append(fill(f"worker, {name.removesuffix(', consistency off')}", _NAME_LETTERS))
+        totals.append(whole)
     for row, seconds in enumerate(totals):
-        if row:
-            axes.barh(row, seconds, 0.62, color=_WORKER_COLOUR)
         axes.text(seconds, row, f"  {number(seconds)} s", color=TEXT, fontsize=9.5, va="center")
     axes.set_xlim(0, 1.09 * max(totals))
     axes.set_yticks(range(len(names)), names)
