@@ -198,6 +198,7 @@ def _slack_mm(targets: list[Sampled], references: list[Sampled], motion: np.ndar
     """On coarse voxels, which cost little; where they do not tell, as with a thin reference, on fine ones."""
     points, slack = _signal_points(targets[0]), float("inf")
     for target, reference in zip(targets[1:], references[1:], strict=True):
+        job.check(0.95)
         slack = slack_mm(_cropped(target, points), reference.volume, motion, job.centre_ras, job.radius_mm)
         if slack <= MOST_SLACK_MM:
             break
