@@ -13,7 +13,7 @@ from mcsr import bench
 from mcsr.bench import PUBLISHED, Bench, Findings, Options, chosen_models
 from mcsr.bench_canvas import ON_CANVAS, WHOLE, CanvasGain
 from mcsr.bench_files import write_findings
-from mcsr.bench_jobs import FIRST, JobCost, WorkerCost
+from mcsr.bench_jobs import _JOBS, FIRST, JobCost, WorkerCost
 from mcsr.bench_machine import CONV, MATMUL, Peaks
 from mcsr.bench_networks import PLAIN, NetworkCost
 from mcsr.bench_plot import _nice_between
@@ -108,10 +108,13 @@ def test_tables_fit_a_terminal_of_80_columns(
     everything: Findings, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
+    seconds, none = {name: (1.0, 1.0, 1.0) for name in _JOBS} | {FIRST: (24.2, 22.6, 27.0)}, (0.0, 0.0, 0.0)
+    everything.worker = WorkerCost(Timed(seconds), Timed(dict.fromkeys(_JOBS, none)))
     _show(everything)
     shown = capsys.readouterr().out
     assert "778,305" in shown
     assert "parameters" in shown
+    assert "(22.6-27.0)" in shown
     assert "…" not in shown
     assert max(map(len, shown.splitlines())) <= 80
 

@@ -12,7 +12,7 @@ from mcsr.networks import create_network
 from mcsr.networks.blocks import upsample_slices
 from mcsr.networks.cost import gmac, parameter_count
 from mcsr.networks.diffmsr import DiffMSR, DiffMSRConfig, DiffMSRStage1
-from mcsr.networks.diffmsr_maps import attention_of_pixel
+from mcsr.networks.diffmsr_maps import attention_of_pixel, magnitude
 from mcsr.networks.plwformer import from_windows, relative_index, to_windows
 from torch import Tensor
 
@@ -109,6 +109,15 @@ def test_centred_input_is_the_magnitude_without_phase() -> None:
         *(torch.cat([x, torch.zeros_like(x)], dim=1) for x in (target, reference)), noise=noise
     )
     torch.testing.assert_close(network(target, reference).sr, by_hand.sr, rtol=0, atol=1e-6)
+
+
+def test_the_magnitude_is_the_norm_over_both_parts_and_air_has_no_gradient() -> None:
+    image = torch.tensor([[[[3.0, 0.0, -5.0]], [[-4.0, 0.0, 12.0]]]], requires_grad=True)
+    found = magnitude(image)
+    found.sum().backward()
+    assert found.flatten().tolist() == [5, 0, 13]
+    expected = torch.tensor([[[[3 / 5, 0.0, -5 / 13]], [[-4 / 5, 0.0, 12 / 13]]]])
+    torch.testing.assert_close(image.grad, expected)
 
 
 @pytest.mark.parametrize(("scale", "starts"), [(4, (63, 31)), (2, (63,))])

@@ -30,8 +30,8 @@ TARGET_FILE, REFERENCE_FILE = "target.nii.gz", "reference.nii.gz"
 NETWORK_STAGE = "Enhancing"
 _START, _READ, _PREPARE, _WRITE = "Starting Python, PyTorch", "Reading", "Loading the model, checks", "Writing"
 
-FIRST, OTHER_SCANS, SAME_SCANS = "first job", "second job, other scans", "second job, same scans, consistency off"
-PLACED, OTHER_TARGET = "other scans, reference placed by hand", "another target, same reference and place"
+FIRST, OTHER_SCANS, SAME_SCANS = "first job", "second job, other scans", "second job, same scans, other setting"
+PLACED, OTHER_TARGET = "other scans, reference placed by hand", "another target, reference as before"
 _JOBS: dict[str, tuple[float, float, dict[str, Any], bool]] = {
     FIRST: (1.0, 1.0, {}, False),
     OTHER_SCANS: (0.9, 0.9, {}, False),
@@ -232,7 +232,7 @@ def do_jobs(folder: Path, names: list[str], threads: int, started: float) -> lis
 
 
 class _NetworkClock:
-    """Tells from a job's events how long its network took: from the first of that stage to the first of the next."""
+    """Tells from a job's events how long its network took: from the first of that stage to the first of another."""
 
     def __init__(self) -> None:
         self.seconds = 0.0

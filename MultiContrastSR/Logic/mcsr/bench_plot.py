@@ -141,7 +141,7 @@ def _draw_job(axes: Axes, findings: Findings) -> None:
         whole, outside = findings.worker.jobs.of(name).middle, findings.worker.outside_network(name).middle
         axes.barh(row, outside * whole, 0.62, color=_WORKER_COLOUR)
         axes.barh(row, (1 - outside) * whole, 0.62, left=outside * whole, color=_NETWORK_COLOUR)
-        names.append(fill(f"worker, {name.removesuffix(', consistency off')}", _NAME_LETTERS))
+        names.append(fill(f"worker, {name}", _NAME_LETTERS))
         totals.append(whole)
     for row, seconds in enumerate(totals):
         axes.text(seconds, row, f"  {number(seconds)} s", color=TEXT, fontsize=9.5, va="center")
